@@ -1,0 +1,157 @@
+/* ir.h - tile IR: the private header of the compiler. Structures first, then prototypes grouped by file.
+ *
+ * A Kernel is a list of instructions in program order; loops and conditionals are regions closed by `end`. A Ref is an
+ * index into that list. Every value is a tile [rows, cols] of one element type; a scalar is 1 x 1. Results are immutable
+ * but for `frag`, a mutable register tile that `set` and `gemm` change. Memory is reached through views only.
+ *
+ * The order of every sum is part of the operator (numerics contract): `reduce add` names its tree, `gemm` walks K upwards
+ * with one accumulator an element, and numerics.c refuses anything that a setting could reorder.
+ */
+#ifndef BLADE_IR_H
+#define BLADE_IR_H
+
+#include "base.h"
+#include "dtype.h"
+
+typedef int32_t Ref; /* index of an instruction; 0 is "none" */
+
+typedef enum Op {
+    OP_NONE,
+#define OP(id, text, min, max, class) OP_##id,
+#include "ops.h"
+    OP_COUNT
+} Op;
+
+typedef enum OpClass { CLASS_NONE, CLASS_LEAF, CLASS_CTRL, CLASS_MEM, CLASS_UN, CLASS_BIN, CLASS_CMP, CLASS_TERN,
+                       CLASS_SHAPE, CLASS_ACC } OpClass;
+
+typedef struct OpInfo {
+    const char *text;
+    int min, max;
+    OpClass class;
+} OpInfo;
+extern const OpInfo op_info[OP_COUNT];
+
+typedef enum SizeId {
+#define SIZE(id, name, meaning) SIZE_##id,
+#include "sizes.h"
+    SIZE_COUNT
+} SizeId;
+extern const char *const size_names[SIZE_COUNT];
+
+typedef struct Type {
+    DType elem; /* DT_NONE: no value (control, stores, views carry the element they address) */
+    int rows, cols;
+} Type;
+
+/* Layout class of a register tile. On the host all are blocks of vector registers; on GPUs they choose the fragment. */
+typedef enum FragClass { FRAG_FLAT, FRAG_ACC, FRAG_A, FRAG_B, FRAG_ROWS, FRAG_COLS, FRAG_CLASSES } FragClass;
+extern const char *const frag_names[FRAG_CLASSES];
+
+typedef enum ReduceKind { REDUCE_ADD, REDUCE_MAX, REDUCE_MIN, REDUCE_KINDS } ReduceKind;
+extern const char *const reduce_names[REDUCE_KINDS];
+
+typedef enum LoopKind { LOOP_SERIAL, LOOP_PIPELINED, LOOP_KINDS } LoopKind;
+
+enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3 };
+
+/* An extent: `n`, or n * size when size >= 0. */
+typedef struct Dim {
+    int64_t n;
+    int size; /* SizeId, or -1 */
+} Dim;
+
+/* How elements lie in memory.
+ *   ROWS   row-major; `pitch` elements from row to row of the last two dimensions
+ *   PANEL  the last two dimensions are a matrix B[K,N] packed for gemm: [N/16][K/unit][16][unit], `unit` elements of K
+ *          side by side (together 32 bits, or 64 for the byte formats packed as nibbles); K and N are padded up */
+typedef enum Layout { LAYOUT_ROWS, LAYOUT_PANEL } Layout;
+typedef enum Space { SPACE_GLOBAL, SPACE_SHARED } Space;
+typedef enum Access { ACCESS_IN, ACCESS_OUT, ACCESS_INOUT } Access;
+
+typedef struct Memory {
+    const char *name;
+    DType elem;
+    int rank;
+    Dim dim[MAX_RANK];
+    int64_t pitch; /* elements; >= last extent; 0 means the last extent */
+    Layout layout;
+    int unit; /* PANEL: elements of K side by side */
+    Space space;
+    Access access;
+    int index; /* argument number for SPACE_GLOBAL */
+} Memory;
+
+typedef struct Loc {
+    const char *file; /* schedule file, or the IR text's name; NULL when unknown */
+    int line;
+} Loc;
+
+typedef struct Ins {
+    Op op;
+    Type type;
+    int nargs;
+    Ref arg[MAX_OPERANDS];
+    union {
+        double number;   /* CONST of a float type */
+        int64_t integer; /* CONST of an integer type; LOOP step; SIZE id; BLOCK dimension; MEMORY index in mem[] */
+        int pos[2];      /* SLICE: first row and column */
+    };
+    int a, b;            /* FRAG class; LOOP kind and stages; REDUCE kind and axis (0 rows, 1 cols); VIEW flags; GEMM unroll */
+    int c;               /* REDUCE order: width of the tree, 0 when the order cannot matter (max, min) */
+    Loc loc;
+} Ins;
+
+enum { VIEW_TRANSPOSED = 1, VIEW_INSIDE = 2 }; /* tile columns run along the last but one dimension; known to lie inside */
+
+/* What the operator's spec promises about the order of sums; see numerics.c. */
+typedef struct Numerics {
+    int tree;    /* every `reduce add` uses a tree of this width; 0: the operator has none */
+    int segment; /* attention: KV positions a segment; 0: none */
+} Numerics;
+
+typedef struct Kernel {
+    Arena *arena;
+    const char *name; /* operator name and variant, for messages and symbols */
+    VEC(Ins) ins;     /* ins.at[0] is unused */
+    VEC(Memory) mem;
+    Ref grid[MAX_GRID]; /* scalar extents; grid[0] varies slowest */
+    int grid_rank;
+    Numerics numerics;
+} Kernel;
+
+static inline Ins *ir_at(const Kernel *k, Ref r) { return &k->ins.at[r]; }
+static inline bool is_scalar(Type t) { return t.rows == 1 && t.cols == 1; }
+static inline bool is_integer(DType t) { return t != DT_PRED && t != DT_NONE && !dtype_is_float(t); }
+static inline Type type_of(const Kernel *k, Ref r) { return k->ins.at[r].type; }
+
+/* ir.c: construction. Builders infer the type, check operands, and return 0 with a message on a mistake. */
+Kernel *kernel_new(const char *name);
+void kernel_free(Kernel *k);
+Ref ir_const_int(Kernel *k, DType elem, int64_t v, Loc loc);
+Ref ir_const_float(Kernel *k, DType elem, double v, Loc loc);
+Ref ir_memory(Kernel *k, const Memory *m, Loc loc);
+Ref ir_leaf(Kernel *k, Op op, Type type, int64_t value, int a, Loc loc); /* SIZE BLOCK FRAG ROW COL */
+Ref ir_view(Kernel *k, Ref base, const Ref *coords, int n, int rows, int cols, int flags, Loc loc, Err *err);
+/* Everything else: `template` carries op, operands, and the fields the operation needs; its type only where it can't be
+ * inferred (CAST and BITCAST element, SLICE extent, LOAD none). */
+Ref ir_add(Kernel *k, const Ins *template, Err *err);
+/* True when both operands may stand in one elementwise operation; *out is the broadcast shape. */
+bool ir_broadcast(Type a, Type b, Type *out);
+bool ir_const_value(const Kernel *k, Ref r, int64_t *v); /* integer constant? */
+int64_t ir_divisor(const Kernel *k, Ref r);              /* largest known d with value % d == 0; 0 for the constant 0 */
+int64_t ir_upper(const Kernel *k, Ref r);                /* largest possible value of a scalar >= 0, or INT64_MAX */
+bool view_needs_mask(const Kernel *k, const Ins *view, int *rows, int *cols); /* does it overlap the border, by axis */
+int64_t memory_bytes(const Memory *m, const int64_t *sizes); /* total bytes for given sizes */
+
+/* print.c, parse.c: the text form; parse(print(k)) is the identity. */
+void ir_print(const Kernel *k, Buf *out);
+Kernel *ir_parse(const char *text, size_t len, const char *file, Err *err);
+
+/* check.c: shapes, scopes, initialised before read, regions well formed; false with file, line and reason. */
+bool ir_check(const Kernel *k, Err *err);
+
+/* numerics.c: refuses orders of summation that are not the operator's own. */
+bool ir_check_numerics(const Kernel *k, Err *err);
+
+#endif
