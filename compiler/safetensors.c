@@ -47,10 +47,15 @@ static bool read_dtype(const json_t *dtype, Tensor *t, Err *err)
     t->type = dtype_parse_safetensors(name, json_string_length(dtype));
     if (t->type != DT_NONE)
         return true;
+    static const char *const names[] = {
+#define X(id, ours, bits, st, flt, sgn) st,
+        DTYPES(X)
+#undef X
+    };
     Buf known = {0};
-    for (int i = 0; i < DT_COUNT; i++)
-        if (*dtype_safetensors_name((DType)i))
-            buf_printf(&known, " %s", dtype_safetensors_name((DType)i));
+    for (size_t i = 0; i < COUNT(names); i++)
+        if (*names[i])
+            buf_printf(&known, " %s", names[i]);
     err_set(err, "dtype \"%s\" is not supported; supported are%s", quoted(name).text, known.data);
     buf_free(&known);
     return false;
