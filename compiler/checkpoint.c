@@ -61,7 +61,7 @@ static const char *refusal(const char *name)
     return NULL;
 }
 
-/* Adds to a message about missing files what the folder has instead: the first foreign weights, else other safetensors. */
+/* Adds to a message about missing files what the folder has instead: other safetensors, else foreign weights. */
 static bool explain_missing(const Checkpoint *c, Err *err)
 {
     DIR *d = opendir(c->dir);
@@ -98,8 +98,8 @@ static bool check_dir(const char *dir, Err *err)
 {
     struct stat st;
     if (stat(dir, &st) < 0)
-        return err_set(err, "%s: %s; give the folder of a downloaded Hugging Face checkpoint (config.json, safetensors)", dir,
-                       strerror(errno));
+        return err_set(err, "%s: %s; give the folder of a downloaded Hugging Face checkpoint, which has config.json",
+                       dir, strerror(errno));
     if (S_ISDIR(st.st_mode))
         return true;
     if (refusal(dir))
@@ -221,7 +221,8 @@ static bool check_weight_map(const Checkpoint *c, const json_t *weight_map, Err 
     json_object_foreach((json_t *)weight_map, name, file) {
         const Tensor *t = ckpt_find(c, name);
         if (!t || strcmp(t->file, json_string_value(file)))
-            return err_set(err, "tensor \"%s\" is not in \"%s\"", quoted(name).text, quoted(json_string_value(file)).text);
+            return err_set(err, "tensor \"%s\" is not in \"%s\"", quoted(name).text,
+                           quoted(json_string_value(file)).text);
     }
     return true;
 }
@@ -342,9 +343,18 @@ json_t *ckpt_generation_config(const Checkpoint *c)
     return c->generation_config;
 }
 
-bool ckpt_config_int(const Checkpoint *c, const char *key, int64_t lo, int64_t hi, int64_t dflt, int64_t *out, Err *err)
+bool ckpt_config_int(const Checkpoint *c, const char *key, int64_t lo, int64_t hi, int64_t dflt, int64_t *out,
+                     Err *err)
 {
     return json_get_int(c->config, key, lo, hi, dflt, out, err) || err_prefix(err, "%s", c->config_path);
+}
+
+static DType first_float(const Checkpoint *c)
+{
+    for (size_t i = 0; i < c->tensors.len; i++)
+        if (dtype_is_float(c->tensors.at[i].type))
+            return c->tensors.at[i].type;
+    return DT_F32;
 }
 
 bool ckpt_dtype(const Checkpoint *c, DType *type, Err *err)
@@ -353,17 +363,11 @@ bool ckpt_dtype(const Checkpoint *c, DType *type, Err *err)
         const char *name;
         DType type;
     } known[] = {{"float32", DT_F32}, {"float16", DT_F16}, {"bfloat16", DT_BF16}, {"float64", DT_F64}};
-    const char *name;
-    const char *key = json_is_string(json_object_get(c->config, "dtype")) ? "dtype" : "torch_dtype";
+    const char *name, *key = json_object_get(c->config, "dtype") ? "dtype" : "torch_dtype";
     if (!json_get_str(c->config, key, NULL, &name, err))
         return err_prefix(err, "%s", c->config_path);
     if (!name) {
-        *type = DT_F32;
-        for (size_t i = 0; i < c->tensors.len; i++)
-            if (dtype_is_float(c->tensors.at[i].type)) {
-                *type = c->tensors.at[i].type;
-                break;
-            }
+        *type = first_float(c);
         return true;
     }
     for (size_t i = 0; i < COUNT(known); i++)
@@ -371,8 +375,8 @@ bool ckpt_dtype(const Checkpoint *c, DType *type, Err *err)
             *type = known[i].type;
             return true;
         }
-    return err_set(err, "%s: \"%s\" is \"%s\"; supported are float32, float16, bfloat16 and float64", c->config_path, key,
-                   quoted(name).text);
+    return err_set(err, "%s: \"%s\" is \"%s\"; supported are float32, float16, bfloat16 and float64", c->config_path,
+                   key, quoted(name).text);
 }
 
 size_t ckpt_count(const Checkpoint *c)

@@ -13,7 +13,8 @@
 
 static bool is_word_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '+' || c == '-';
+    bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    return letter || (c >= '0' && c <= '9') || c == '.' || c == '+' || c == '-';
 }
 
 /* Bytes of the string literal at s, quotes included; stops at the end of the text. */
@@ -118,8 +119,9 @@ json_t *json_read(const char *path, size_t limit, Err *err)
 static const char *describe(const json_t *v, char text[64])
 {
     static const char *const types[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "an integer",
-        [JSON_REAL] = "a number",    [JSON_TRUE] = "true",      [JSON_FALSE] = "false",     [JSON_NULL] = "null",
+        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array",  [JSON_STRING] = "a string",
+        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a number",   [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",        [JSON_NULL] = "null",
     };
     if (json_is_integer(v))
         snprintf(text, 64, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
@@ -158,8 +160,8 @@ bool json_get_int(const json_t *obj, const char *key, int64_t lo, int64_t hi, in
         return true;
     int64_t value;
     if (!to_int(v, &value) || value < lo || value > hi)
-        return err_set(err, "\"%s\" is %s, an integer from %" PRId64 " to %" PRId64 " was expected", key, describe(v, text),
-                       lo, hi);
+        return err_set(err, "\"%s\" is %s, an integer from %" PRId64 " to %" PRId64 " was expected", key,
+                       describe(v, text), lo, hi);
     *out = value;
     return true;
 }

@@ -81,7 +81,7 @@ static bool read_offsets(const json_t *offsets, const uint8_t *data, size_t size
     if (begin < 0 || end < begin)
         return err_set(err, "its \"data_offsets\" [%" PRId64 ", %" PRId64 "] are not a range", begin, end);
     if ((uint64_t)end > size)
-        return err_set(err, "its data end at byte %" PRId64 ", but the file has only %zu bytes of data: it is truncated",
+        return err_set(err, "its data end at byte %" PRId64 ", but only %zu bytes of data are there: it is truncated",
                        end, size);
     uint64_t bytes;
     if (!size_of(t, &bytes))
@@ -124,9 +124,11 @@ static bool check_cover(const Tensor *t, size_t count, const uint8_t *data, size
     for (size_t i = 0; i < count; i++) {
         size_t begin = (size_t)((const uint8_t *)t[i].data - data);
         if (begin < at)
-            return err_set(err, "tensors \"%s\" and \"%s\" overlap", quoted(t[i - 1].name).text, quoted(t[i].name).text);
+            return err_set(err, "tensors \"%s\" and \"%s\" overlap", quoted(t[i - 1].name).text,
+                           quoted(t[i].name).text);
         if (begin > at)
-            return err_set(err, "%zu bytes before tensor \"%s\" belong to no tensor", begin - at, quoted(t[i].name).text);
+            return err_set(err, "%zu bytes before tensor \"%s\" belong to no tensor", begin - at,
+                           quoted(t[i].name).text);
         at = begin + t[i].bytes;
     }
     return at == size || err_set(err, "the last %zu bytes belong to no tensor", size - at);
@@ -161,7 +163,7 @@ static bool header_length(const uint8_t *file, size_t size, size_t *length, Err 
     for (int i = 7; i >= 0; i--)
         n = n << 8 | file[i];
     if (n > MAX_HEADER)
-        return err_set(err, "not a safetensors file: header length %" PRIu64 " is above the limit of %d", n, MAX_HEADER);
+        return err_set(err, "not a safetensors file: header length %" PRIu64 " exceeds %d bytes", n, MAX_HEADER);
     if (n > size - 8)
         return err_set(err, "header length %" PRIu64 ", but only %zu bytes follow: it is truncated", n, size - 8);
     if (!n || file[8] != '{')
@@ -170,8 +172,8 @@ static bool header_length(const uint8_t *file, size_t size, size_t *length, Err 
     return true;
 }
 
-static bool read_entries(Arena *a, const json_t *header, const uint8_t *data, size_t size, Tensor **tensors, size_t *count,
-                         Err *err)
+static bool read_entries(Arena *a, const json_t *header, const uint8_t *data, size_t size, Tensor **tensors,
+                         size_t *count, Err *err)
 {
     Tensor *t = arena_array(a, Tensor, json_object_size(header));
     size_t n = 0;
@@ -194,15 +196,15 @@ static bool read_entries(Arena *a, const json_t *header, const uint8_t *data, si
 
 bool safetensors_read(Arena *a, const uint8_t *file, size_t size, Tensor **tensors, size_t *count, Err *err)
 {
-    size_t length;
+    size_t length = 0;
     if (!header_length(file, size, &length, err))
         return false;
     json_error_t e;
     json_t *header = json_loadb((const char *)file + 8, length, JSON_REJECT_DUPLICATES, &e);
     if (!header)
         return err_set(err, "header, byte %d: %s", e.position, quoted(e.text).text);
-    bool ok = json_is_object(header) ? read_entries(a, header, file + 8 + length, size - 8 - length, tensors, count, err)
-                                     : err_set(err, "the header is not a JSON object");
+    const uint8_t *data = file + 8 + length; /* the header began with '{', so it is an object */
+    bool ok = read_entries(a, header, data, size - 8 - length, tensors, count, err);
     json_decref(header);
     return ok;
 }
