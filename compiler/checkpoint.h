@@ -17,8 +17,8 @@ typedef struct Checkpoint Checkpoint;
  * its snapshot; its links are followed). NULL on failure. */
 Checkpoint *ckpt_open(const char *dir, Err *err);
 
-/* Opens the configuration alone, without weights (ckpt_count is 0): a folder, or the path of a config.json itself, which
- * is then the only file read. */
+/* Opens the configuration alone, without weights (ckpt_count is 0): a folder, or the path of a config.json itself,
+ * which is then the only file read. */
 Checkpoint *ckpt_open_config(const char *dir_or_file, Err *err);
 
 void ckpt_close(Checkpoint *c); /* NULL is allowed; tensors, names and trees die with it */
@@ -34,8 +34,8 @@ json_t *ckpt_generation_config(const Checkpoint *c); /* NULL when there is no su
 bool ckpt_config_int(const Checkpoint *c, const char *key, int64_t lo, int64_t hi, int64_t dflt, int64_t *out,
                      Err *err);
 
-/* The type that the model computes in by its own word: "dtype" or "torch_dtype" of config.json; without one, the type of
- * the first floating-point tensor by name; without one, f32. false when the name is unknown. */
+/* The type that the model computes in by its own word: "dtype" or "torch_dtype" of config.json; without one, the type
+ * of the first floating-point tensor by name; without one, f32. false when the name is unknown. */
 bool ckpt_dtype(const Checkpoint *c, DType *type, Err *err);
 
 /* The tensors of all files, sorted by name (strcmp). ckpt_find gives NULL when there is no such tensor. */

@@ -126,7 +126,7 @@ static const char *describe(const json_t *v, char text[64])
     if (json_is_integer(v))
         snprintf(text, 64, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
     else if (json_is_real(v))
-        snprintf(text, 64, "%.17g", json_real_value(v));
+        snprintf(text, 64, "%g", json_real_value(v));
     else
         snprintf(text, 64, "%s", types[json_typeof(v)]);
     return text;

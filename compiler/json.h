@@ -1,8 +1,8 @@
 /* json.h - reading the JSON files of a checkpoint: parsing with messages, and typed access to keys with range checks.
  *
  * Trees are jansson's. Hugging Face's files are written by Python, whose json module accepts more than the standard
- * does; json_parse takes these forms as well: NaN (becomes null), Infinity and -Infinity (become +-DBL_MAX), integers of
- * 19 digits or more such as 1000000000000000019884624838656 (become reals), and repeated keys (the last one counts).
+ * does; json_parse takes these forms as well: NaN (becomes null), Infinity and -Infinity (become +-DBL_MAX), integers
+ * of 19 digits or more such as 1000000000000000019884624838656 (become reals), and repeated keys (the last one counts).
  */
 #ifndef BLADE_JSON_H
 #define BLADE_JSON_H

@@ -25,8 +25,8 @@ typedef struct Tensor {
 
 /* Reads the header of a file whose `size` bytes are at `file`. The tensors, in the order of their data, and their names
  * come from the arena; the data stay where they are. Whatever the bytes are, no tensor reaches outside of them: header
- * length, offsets, sizes (with overflow), gaps, overlaps, types and repeated names are checked. Messages do not name the
- * file. */
+ * length, offsets, sizes (with overflow), gaps, overlaps, types and repeated names are checked. Messages do not name
+ * the file. */
 bool safetensors_read(Arena *a, const uint8_t *file, size_t size, Tensor **tensors, size_t *count, Err *err);
 
 /* A name out of an untrusted file made fit for a message: at most 100 bytes, controls and quotes replaced by '?'. */
