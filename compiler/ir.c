@@ -80,23 +80,12 @@ bool ir_broadcast(Type a, Type b, Type *out)
 
 Ref ir_view(Kernel *k, Ref base, const Ref *coords, int n, int rows, int cols, int flags, Loc loc, Err *err)
 {
-    const Ins *b = ir_at(k, base);
-    if (b->op != OP_MEMORY)
-        return (Ref)err_set(err, "a view needs an argument or a shared tile, not the result of '%s'", op_info[b->op].text);
-    const Memory *m = &k->mem.at[b->integer];
-    if (n != m->rank)
-        return (Ref)err_set(err, "'%s' has %d dimensions, the view gives %d coordinates", m->name, m->rank, n);
-    if (rows < 1 || cols < 1)
-        return (Ref)err_set(err, "view of '%s': a tile of %d x %d is empty", m->name, rows, cols);
-    if (rows > 1 && m->rank < 2)
-        return (Ref)err_set(err, "view of '%s': %d rows of a one-dimensional memory", m->name, rows);
-    Ins ins = {.op = OP_VIEW, .type = {m->elem, rows, cols}, .nargs = n + 1, .arg = {base}, .a = flags, .loc = loc};
-    for (int i = 0; i < n; i++) {
-        if (!is_scalar(type_of(k, coords[i])) || !is_integer(type_of(k, coords[i]).elem))
-            return (Ref)err_set(err, "view of '%s': coordinate %d is not an integer scalar", m->name, i + 1);
+    Ins ins = {.op = OP_VIEW, .type = {DT_NONE, rows, cols}, .nargs = n + 1, .arg = {base}, .a = flags, .loc = loc};
+    if (n < 1 || n > MAX_RANK)
+        return (Ref)err_set(err, "a view takes 1 to %d coordinates, not %d", MAX_RANK, n);
+    for (int i = 0; i < n; i++)
         ins.arg[i + 1] = coords[i];
-    }
-    return push(k, ins);
+    return ir_add(k, &ins, err);
 }
 
 /* ---- type inference ------------------------------------------------------------------------------------------ */
@@ -148,9 +137,9 @@ static bool infer_shape(const Kernel *k, Ins *i, Err *err)
     case OP_SLICE:
         i->type.elem = t.elem;
         if (i->pos[0] < 0 || i->pos[1] < 0 || i->type.rows < 1 || i->type.cols < 1 ||
-            i->pos[0] + i->type.rows > t.rows || i->pos[1] + i->type.cols > t.cols)
-            return err_set(err, "'slice' [%d..%d) x [%d..%d) leaves the %d x %d tile", i->pos[0], i->pos[0] + i->type.rows,
-                           i->pos[1], i->pos[1] + i->type.cols, t.rows, t.cols);
+            i->pos[0] > t.rows - i->type.rows || i->pos[1] > t.cols - i->type.cols)
+            return err_set(err, "'slice' of %d x %d at [%d, %d] leaves the %d x %d tile", i->type.rows, i->type.cols,
+                           i->pos[0], i->pos[1], t.rows, t.cols);
         return true;
     case OP_JOIN:
         if (!same_elem(k, i, 0, err))
@@ -195,8 +184,29 @@ static bool infer_gemm(const Kernel *k, Ins *i, Err *err)
     return true;
 }
 
+static bool infer_view(const Kernel *k, Ins *i, Err *err)
+{
+    const Memory *m = &k->mem.at[ir_at(k, i->arg[0])->integer];
+    int n = i->nargs - 1, rows = i->type.rows, cols = i->type.cols;
+    if (n != m->rank)
+        return err_set(err, "'%s' has %d dimensions, the view gives %d coordinates", m->name, m->rank, n);
+    if (rows < 1 || cols < 1)
+        return err_set(err, "view of '%s': a tile of %d x %d is empty", m->name, rows, cols);
+    if (m->rank < 2 && (rows > 1 || i->a & VIEW_TRANSPOSED))
+        return err_set(err, "view of '%s': a one-dimensional memory has no rows", m->name);
+    for (int c = 1; c <= n; c++) {
+        Type t = type_of(k, i->arg[c]);
+        if (!is_scalar(t) || !is_integer(t.elem))
+            return err_set(err, "view of '%s': coordinate %d is not an integer scalar", m->name, c);
+    }
+    i->type.elem = m->elem;
+    return true;
+}
+
 static bool infer_memory(const Kernel *k, Ins *i, Err *err)
 {
+    if (i->op == OP_VIEW)
+        return infer_view(k, i, err);
     if (i->op == OP_SET)
         return need(k, i, 0, OP_FRAG, "a frag", err) && fits(k, i, type_of(k, i->arg[0]), i->arg[1], err);
     if (!need(k, i, 0, OP_VIEW, "a view", err))
@@ -246,7 +256,9 @@ static bool infer(const Kernel *k, Ins *i, Err *err)
     case CLASS_MEM:
         return infer_memory(k, i, err);
     case CLASS_ACC:
-        return i->op == OP_GEMM ? infer_gemm(k, i, err) : need(k, i, 0, OP_VIEW, "a view", err);
+        return i->op == OP_GEMM ? infer_gemm(k, i, err)
+                                : need(k, i, 0, OP_VIEW, "a view", err) &&
+                                      fits(k, i, type_of(k, i->arg[0]), i->arg[1], err);
     default:
         break;
     }
@@ -263,26 +275,46 @@ static bool infer(const Kernel *k, Ins *i, Err *err)
     return true;
 }
 
+static bool check_operand(const Kernel *k, const Ins *i, int n, Err *err)
+{
+    const OpInfo *o = &op_info[i->op];
+    if (i->arg[n] <= 0 || i->arg[n] >= (Ref)k->ins.len)
+        return err_set(err, "'%s': operand %d does not exist", o->text, n + 1);
+    Op made_by = ir_at(k, i->arg[n])->op;
+    if (i->op == OP_VIEW && n == 0)
+        return made_by == OP_MEMORY || err_set(err, "a view needs an argument or a shared tile, not the result of '%s'",
+                                               op_info[made_by].text);
+    bool is_view = made_by == OP_VIEW;
+    bool wants_view = (o->class == CLASS_MEM && n == 0 && i->op != OP_SET) || i->op == OP_COPY ||
+                      (i->op == OP_GEMM && n > 0) || (i->op == OP_ATOMIC_ADD && n == 0);
+    if (is_view != wants_view)
+        return err_set(err, is_view ? "'%s': operand %d is a view; load it first" : "'%s': operand %d must be a view",
+                       o->text, n + 1);
+    if (!is_view && (made_by == OP_MEMORY || type_of(k, i->arg[n]).elem == DT_NONE))
+        return err_set(err, "'%s': operand %d ('%s') has no value", o->text, n + 1, op_info[made_by].text);
+    return true;
+}
+
+bool ir_infer(const Kernel *k, Ins *ins, Err *err)
+{
+    const OpInfo *o = &op_info[ins->op];
+    if (ins->nargs < o->min || ins->nargs > o->max)
+        return err_set(err, "'%s' takes %d operands, not %d", o->text, o->min, ins->nargs);
+    for (int n = 0; n < ins->nargs; n++)
+        if (!check_operand(k, ins, n, err))
+            return false;
+    if (!infer(k, ins, err))
+        return false;
+    if ((int64_t)ins->type.rows * ins->type.cols > MAX_TILE)
+        return err_set(err, "'%s': a tile of %d x %d has more than %d elements; use smaller tiles", o->text,
+                       ins->type.rows, ins->type.cols, MAX_TILE);
+    return true;
+}
+
 Ref ir_add(Kernel *k, const Ins *template, Err *err)
 {
     Ins ins = *template;
-    const OpInfo *o = &op_info[ins.op];
-    if (ins.nargs < o->min || ins.nargs > o->max)
-        return (Ref)err_set(err, "'%s' takes %d operands, not %d", o->text, o->min, ins.nargs);
-    for (int n = 0; n < ins.nargs; n++) {
-        if (ins.arg[n] <= 0 || ins.arg[n] >= (Ref)k->ins.len)
-            return (Ref)err_set(err, "'%s': operand %d does not exist", o->text, n + 1);
-        Op made_by = ir_at(k, ins.arg[n])->op;
-        bool is_view = made_by == OP_VIEW;
-        bool wants_view = (o->class == CLASS_MEM && n == 0 && ins.op != OP_SET && ins.op != OP_VIEW) ||
-                          (ins.op == OP_COPY) || (ins.op == OP_GEMM && n > 0) || (ins.op == OP_ATOMIC_ADD && n == 0);
-        if (is_view != wants_view)
-            return (Ref)err_set(err, is_view ? "'%s': operand %d is a view; load it first"
-                                             : "'%s': operand %d must be a view", o->text, n + 1);
-        if (!is_view && made_by != OP_MEMORY && type_of(k, ins.arg[n]).elem == DT_NONE)
-            return (Ref)err_set(err, "'%s': operand %d ('%s') has no value", o->text, n + 1, op_info[made_by].text);
-    }
-    return infer(k, &ins, err) ? push(k, ins) : 0;
+    return ir_infer(k, &ins, err) ? push(k, ins) : 0;
 }
 
 /* ---- facts ---------------------------------------------------------------------------------------------------- */
@@ -306,61 +338,92 @@ static int64_t gcd(int64_t a, int64_t b)
     return a < 0 ? -a : a;
 }
 
-int64_t ir_divisor(const Kernel *k, Ref r)
+/* A fact looks at no more than this many instructions, so that a long chain of shared operands costs nothing. */
+enum { FACT_FUEL = 256 };
+
+static int64_t divisor(const Kernel *k, Ref r, int *fuel)
 {
+    if (--*fuel < 0)
+        return 1;
     const Ins *i = ir_at(k, r);
     switch (i->op) {
-    case OP_CONST: return i->integer < 0 ? -i->integer : i->integer;
+    case OP_CONST: return i->integer == INT64_MIN ? 1 : i->integer < 0 ? -i->integer : i->integer;
     case OP_ADD:
-    case OP_SUB: return gcd(ir_divisor(k, i->arg[0]), ir_divisor(k, i->arg[1]));
+    case OP_SUB:
+    case OP_MIN:
+    case OP_MAX: return gcd(divisor(k, i->arg[0], fuel), divisor(k, i->arg[1], fuel));
     case OP_MUL: {
-        int64_t a = ir_divisor(k, i->arg[0]), b = ir_divisor(k, i->arg[1]), p;
+        int64_t a = divisor(k, i->arg[0], fuel), b = divisor(k, i->arg[1], fuel), p;
         return __builtin_mul_overflow(a, b, &p) ? MAX(a, b) : p;
     }
     case OP_SHL: {
-        int64_t s;
-        return ir_const_value(k, i->arg[1], &s) && s < 32 ? ir_divisor(k, i->arg[0]) << s : 1;
+        int64_t s, p, a = divisor(k, i->arg[0], fuel);
+        bool known = ir_const_value(k, i->arg[1], &s) && s >= 0 && s < 32;
+        return known && !__builtin_mul_overflow(a, (int64_t)1 << s, &p) ? p : 1;
     }
-    case OP_LOOP: return gcd(ir_divisor(k, i->arg[0]), i->integer);
-    case OP_MIN:
-    case OP_MAX: return gcd(ir_divisor(k, i->arg[0]), ir_divisor(k, i->arg[1]));
-    case OP_CAST: return is_integer(type_of(k, i->arg[0]).elem) ? ir_divisor(k, i->arg[0]) : 1;
+    case OP_LOOP: return gcd(divisor(k, i->arg[0], fuel), i->integer);
+    case OP_CAST: return is_integer(type_of(k, i->arg[0]).elem) ? divisor(k, i->arg[0], fuel) : 1;
     default: return 1;
+    }
+}
+
+int64_t ir_divisor(const Kernel *k, Ref r)
+{
+    int fuel = FACT_FUEL;
+    return divisor(k, r, &fuel);
+}
+
+static int64_t upper(const Kernel *k, Ref r, int *fuel);
+
+static int64_t upper_loop(const Kernel *k, const Ins *i, int *fuel)
+{
+    int64_t lo, span, hi = upper(k, i->arg[1], fuel);
+    if (hi == INT64_MAX)
+        return hi;
+    hi = MAX(hi, 1) - 1;
+    if (!ir_const_value(k, i->arg[0], &lo) || lo < 0)
+        return hi;
+    span = MAX(hi - lo, 0);
+    return lo + span / i->integer * i->integer;
+}
+
+static int64_t upper_product(int64_t a, int64_t b)
+{
+    int64_t p;
+    return a < 0 || b < 0 || a == INT64_MAX || b == INT64_MAX || __builtin_mul_overflow(a, b, &p) ? INT64_MAX : p;
+}
+
+static int64_t upper(const Kernel *k, Ref r, int *fuel)
+{
+    if (--*fuel < 0)
+        return INT64_MAX;
+    const Ins *i = ir_at(k, r);
+    int64_t a, b, sum;
+    switch (i->op) {
+    case OP_CONST: return i->integer;
+    case OP_LOOP: return upper_loop(k, i, fuel);
+    case OP_BLOCK:
+        a = k->grid[i->integer] ? upper(k, k->grid[i->integer], fuel) : INT64_MAX;
+        return a == INT64_MAX ? a : MAX(a, 1) - 1;
+    case OP_MIN: a = upper(k, i->arg[0], fuel), b = upper(k, i->arg[1], fuel); return MIN(a, b);
+    case OP_MAX: a = upper(k, i->arg[0], fuel), b = upper(k, i->arg[1], fuel); return MAX(a, b);
+    case OP_ADD:
+        a = upper(k, i->arg[0], fuel), b = upper(k, i->arg[1], fuel);
+        return a == INT64_MAX || b == INT64_MAX || __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+    case OP_MUL: a = upper(k, i->arg[0], fuel), b = upper(k, i->arg[1], fuel); return upper_product(a, b);
+    case OP_DIV:
+        a = upper(k, i->arg[0], fuel);
+        return a != INT64_MAX && ir_const_value(k, i->arg[1], &b) && b > 0 ? a / b : INT64_MAX;
+    case OP_REM: return ir_const_value(k, i->arg[1], &b) && b > 0 ? b - 1 : INT64_MAX;
+    case OP_CAST: return is_integer(type_of(k, i->arg[0]).elem) ? upper(k, i->arg[0], fuel) : INT64_MAX;
+    default: return INT64_MAX;
     }
 }
 
 int64_t ir_upper(const Kernel *k, Ref r)
 {
-    const Ins *i = ir_at(k, r);
-    int64_t a, b;
-    switch (i->op) {
-    case OP_CONST: return i->integer;
-    case OP_LOOP: {
-        int64_t lo, hi = ir_upper(k, i->arg[1]);
-        if (hi == INT64_MAX || !ir_const_value(k, i->arg[0], &lo))
-            return hi == INT64_MAX ? hi : hi - 1;
-        return hi > lo ? lo + (hi - 1 - lo) / i->integer * i->integer : lo;
-    }
-    case OP_BLOCK: {
-        int64_t n = k->grid[i->integer] ? ir_upper(k, k->grid[i->integer]) : INT64_MAX;
-        return n == INT64_MAX ? n : n - 1;
-    }
-    case OP_MIN: return MIN(ir_upper(k, i->arg[0]), ir_upper(k, i->arg[1]));
-    case OP_ADD:
-        a = ir_upper(k, i->arg[0]), b = ir_upper(k, i->arg[1]);
-        return a == INT64_MAX || b == INT64_MAX || a > INT64_MAX - b ? INT64_MAX : a + b;
-    case OP_MUL: {
-        int64_t p;
-        a = ir_upper(k, i->arg[0]), b = ir_upper(k, i->arg[1]);
-        return a == INT64_MAX || b == INT64_MAX || __builtin_mul_overflow(a, b, &p) ? INT64_MAX : p;
-    }
-    case OP_DIV:
-        a = ir_upper(k, i->arg[0]);
-        return a != INT64_MAX && ir_const_value(k, i->arg[1], &b) && b > 0 ? a / b : INT64_MAX;
-    case OP_REM: return ir_const_value(k, i->arg[1], &b) && b > 0 ? b - 1 : INT64_MAX;
-    case OP_CAST: return is_integer(type_of(k, i->arg[0]).elem) ? ir_upper(k, i->arg[0]) : INT64_MAX;
-    default: return INT64_MAX;
-    }
+    int fuel = FACT_FUEL;
+    return upper(k, r, &fuel);
 }
 
 /* Does a tile of `extent` elements from coordinate `at` possibly pass the end of `dim`? */

@@ -53,7 +53,7 @@ extern const char *const reduce_names[REDUCE_KINDS];
 
 typedef enum LoopKind { LOOP_SERIAL, LOOP_PIPELINED, LOOP_KINDS } LoopKind;
 
-enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3 };
+enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3, MAX_TILE = 65536 /* elements */ };
 
 /* An extent: `n`, or n * size when size >= 0. */
 typedef struct Dim {
@@ -113,6 +113,7 @@ typedef struct Numerics {
 typedef struct Kernel {
     Arena *arena;
     const char *name; /* operator name and variant, for messages and symbols */
+    const char *source; /* the IR text this was parsed from, NULL for a traced kernel; Locs in it are not printed */
     VEC(Ins) ins;     /* ins.at[0] is unused */
     VEC(Memory) mem;
     Ref grid[MAX_GRID]; /* scalar extents; grid[0] varies slowest */
@@ -136,6 +137,8 @@ Ref ir_view(Kernel *k, Ref base, const Ref *coords, int n, int rows, int cols, i
 /* Everything else: `template` carries op, operands, and the fields the operation needs; its type only where it can't be
  * inferred (CAST and BITCAST element, SLICE extent, LOAD none). */
 Ref ir_add(Kernel *k, const Ins *template, Err *err);
+/* Checks the operands of *ins and sets its type, as ir_add does; for the verifier. */
+bool ir_infer(const Kernel *k, Ins *ins, Err *err);
 /* True when both operands may stand in one elementwise operation; *out is the broadcast shape. */
 bool ir_broadcast(Type a, Type b, Type *out);
 bool ir_const_value(const Kernel *k, Ref r, int64_t *v); /* integer constant? */
