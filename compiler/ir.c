@@ -192,6 +192,8 @@ static bool infer_view(const Kernel *k, Ins *i, Err *err)
         return err_set(err, "'%s' has %d dimensions, the view gives %d coordinates", m->name, m->rank, n);
     if (rows < 1 || cols < 1)
         return err_set(err, "view of '%s': a tile of %d x %d is empty", m->name, rows, cols);
+    if (rows > MAX_VIEW || cols > MAX_VIEW)
+        return err_set(err, "view of '%s': %d x %d is beyond any memory", m->name, rows, cols);
     if (m->rank < 2 && (rows > 1 || i->a & VIEW_TRANSPOSED))
         return err_set(err, "view of '%s': a one-dimensional memory has no rows", m->name);
     for (int c = 1; c <= n; c++) {
@@ -305,9 +307,10 @@ bool ir_infer(const Kernel *k, Ins *ins, Err *err)
             return false;
     if (!infer(k, ins, err))
         return false;
-    if ((int64_t)ins->type.rows * ins->type.cols > MAX_TILE)
-        return err_set(err, "'%s': a tile of %d x %d has more than %d elements; use smaller tiles", o->text,
-                       ins->type.rows, ins->type.cols, MAX_TILE);
+    Type t = ins->op == OP_STORE || ins->op == OP_SCATTER ? type_of(k, ins->arg[0]) : ins->type;
+    if (ins->op != OP_VIEW && (int64_t)t.rows * t.cols > MAX_TILE)
+        return err_set(err, "'%s': a tile of %d x %d has more than %d elements; use smaller tiles", o->text, t.rows, t.cols,
+                       MAX_TILE);
     return true;
 }
 

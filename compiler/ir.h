@@ -53,7 +53,8 @@ extern const char *const reduce_names[REDUCE_KINDS];
 
 typedef enum LoopKind { LOOP_SERIAL, LOOP_PIPELINED, LOOP_KINDS } LoopKind;
 
-enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3, MAX_TILE = 65536 /* elements */ };
+enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3 };
+enum { MAX_TILE = 65536 /* elements in registers */, MAX_VIEW = 1 << 24 /* rows or columns of a view */ };
 
 /* An extent: `n`, or n * size when size >= 0. */
 typedef struct Dim {
