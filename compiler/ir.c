@@ -10,11 +10,6 @@ const OpInfo op_info[OP_COUNT] = {
 #include "ops.h"
 };
 
-const char *const size_names[SIZE_COUNT] = {
-#define SIZE(id, name, meaning) name,
-#include "sizes.h"
-};
-
 const char *const frag_names[FRAG_CLASSES] = {"flat", "acc", "a", "b", "rows", "cols"};
 const char *const reduce_names[REDUCE_KINDS] = {"add", "max", "min"};
 

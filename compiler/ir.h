@@ -12,6 +12,7 @@
 
 #include "base.h"
 #include "dtype.h"
+#include "pack.h" /* SizeId, the sizes by name */
 
 typedef int32_t Ref; /* index of an instruction; 0 is "none" */
 
@@ -31,13 +32,6 @@ typedef struct OpInfo {
     OpClass class;
 } OpInfo;
 extern const OpInfo op_info[OP_COUNT];
-
-typedef enum SizeId {
-#define SIZE(id, name, meaning) SIZE_##id,
-#include "sizes.h"
-    SIZE_COUNT
-} SizeId;
-extern const char *const size_names[SIZE_COUNT];
 
 typedef struct Type {
     DType elem; /* DT_NONE: no value (control, stores, views carry the element they address) */

@@ -1,0 +1,65 @@
+/* pack.h - the pack file: the plan and the machine code of one checkpoint for one target, in one checksummed file.
+ *
+ * Layout, little-endian; every byte is covered by the magic, the version, the size or the checksum:
+ *      0  char[8]   "BLADEPK\1"
+ *      8  u32       format version, PACK_VERSION
+ *     12  u32       zero
+ *     16  u64       size of the file
+ *     24  u64       hash_bytes(HASH_SEED, bytes 32 .. end)
+ *     32  u64       signature of the generator and its Lua sources (signature.h); 0: unknown
+ *     40  u64       fingerprint of the checkpoint (ckpt_fingerprint)
+ *     48  u32       numerics id: packs with different ids may differ in the last bits of their results
+ *     52  u32       zero
+ *     56  char[32]  target, as in cpu.h; NUL-padded
+ *     88  char[16]  weight format asked for; NUL-padded
+ *    104  u64[2]    plan: offset, length (JSON text)
+ *    120  u64[2]    code: offset, length (concatenated objects; the offset is a multiple of 64)
+ *    136  zeros to 192
+ */
+#ifndef BLADE_PACK_H
+#define BLADE_PACK_H
+
+#include "base.h"
+
+/* The run-time sizes, ids of kernels' `sizes` array. */
+typedef enum SizeId {
+#define SIZE(id, name, meaning) SIZE_##id,
+#include "sizes.h"
+    SIZE_COUNT
+} SizeId;
+extern const char *const size_names[SIZE_COUNT];
+
+/* Signature of every kernel in a host pack: runs blocks begin .. end-1 of the launch's grid. `buffers` in the order of
+ * the launch's arguments, `sizes` indexed by SizeId, `scratch` private to the calling thread (64-byte aligned). */
+typedef void HostKernel(void *const *buffers, const int64_t *sizes, int64_t begin, int64_t end, void *scratch);
+
+enum { PACK_VERSION = 1, PACK_HEADER_BYTES = 192 };
+
+typedef struct PackHeader {
+    char target[32];      /* "x86-64-v4"; at most 31 bytes */
+    char weights[16];     /* "auto", "w4"; at most 15 bytes */
+    uint64_t signature;   /* 0: unknown */
+    uint64_t fingerprint; /* of the checkpoint */
+    uint32_t numerics;
+} PackHeader;
+
+typedef struct Pack {
+    PackHeader header;
+    const char *plan; /* JSON, plan_len bytes, not NUL-terminated */
+    size_t plan_len;
+    const uint8_t *code; /* code_len bytes, 64-byte aligned */
+    size_t code_len;
+    FileMap file;
+} Pack;
+
+/* Writes the whole file or none of it (file_write_atomic). */
+bool pack_write(const char *path, const PackHeader *header, const char *plan, size_t plan_len, const void *code,
+                size_t code_len, Err *err);
+
+/* Maps and verifies a pack. A missing, truncated, foreign or corrupt file is an error that says which. */
+bool pack_open(const char *path, Pack *pack, Err *err);
+/* The same for bytes in memory that outlive the pack (64-byte aligned); `where` begins messages. */
+bool pack_parse(const uint8_t *bytes, size_t size, const char *where, Pack *pack, Err *err);
+void pack_close(Pack *pack);
+
+#endif
