@@ -1,0 +1,81 @@
+/* scheduler.h - which tokens the next step computes.
+ *
+ * A pure data structure over kv.h: no device, no threads, no clock. The life of a sequence: added to the end of the
+ * waiting queue; admitted in that order when there is a place and there are pages for all its tokens; in every step it
+ * takes part in, a piece of its uncomputed tokens is scheduled: the one new token of a decoding sequence, or a piece of
+ * a prompt; when the piece reaches its end, the caller appends the sampled token. When pages run out, the sequence that
+ * was admitted last gives its pages back and waits at the front of the queue, to be computed again (preemption by
+ * recompute); nothing is dropped, and the oldest sequence always advances.
+ *
+ * A step holds at most `max_tokens` tokens: first one for every decoding sequence, the rest for prompt pieces in order of
+ * admission, so a long prompt never freezes the others (Sarathi-Serve, arXiv 2403.02310).
+ */
+#ifndef BLADE_SCHEDULER_H
+#define BLADE_SCHEDULER_H
+
+#include "kv.h"
+
+typedef enum SeqState { SEQ_NEW, SEQ_WAITING, SEQ_RUNNING } SeqState;
+
+typedef struct Seq Seq;
+struct Seq {
+    /* set by the caller before sched_add */
+    VEC(uint32_t) tokens; /* prompt and generated tokens; only sched_append adds to it later */
+    uint64_t salt;        /* of the prefix cache */
+    bool all_rows;        /* the logits of every token are wanted, so nothing is taken from the prefix cache */
+    void *user;
+    /* owned by the scheduler */
+    SeqState state;
+    int computed; /* leading tokens whose K/V are in the pages */
+    KvSeq kv;
+    int preemptions;
+    Seq *prev, *next;
+};
+
+/* A piece of a step: tokens first .. first + count - 1 of a sequence. */
+typedef struct Piece {
+    Seq *seq;
+    int first, count;
+    int rows; /* its last `rows` tokens give logits: 0, 1, or count with all_rows */
+} Piece;
+
+typedef struct Batch {
+    Piece *pieces; /* those of one token first */
+    int count;
+    int tokens, rows; /* sums */
+} Batch;
+
+typedef struct SchedOptions {
+    int max_seqs;   /* sequences that run at once; more than max_tokens makes no sense and is cut to it */
+    int max_tokens; /* tokens of a step */
+    int max_rows;   /* rows of logits of a step, >= max_seqs; bounds pieces of all_rows sequences */
+} SchedOptions;
+
+typedef struct Scheduler Scheduler;
+
+Scheduler *sched_new(const SchedOptions *options, Kv *kv); /* kv must outlive it */
+void sched_free(Scheduler *s);                             /* forgets sequences, frees none; NULL is allowed */
+
+/* Whether a sequence that may grow to so many tokens could ever be finished. */
+bool sched_fits(const Scheduler *s, int tokens);
+
+void sched_add(Scheduler *s, Seq *seq); /* requires sched_fits and at least one token */
+
+/* Takes a sequence out, in any state, and releases its pages. */
+void sched_remove(Scheduler *s, Seq *seq);
+
+/* Chooses the next step and reserves its pages; an empty batch only when there is no sequence. Valid until the next
+ * call; sched_remove sets the `seq` of a removed sequence's piece to NULL. */
+const Batch *sched_next(Scheduler *s);
+
+/* Says that the step has run; once a step, before its sampled tokens are appended. */
+void sched_commit(Scheduler *s);
+
+/* Adds a token to a sequence whose tokens have all been computed. */
+void sched_append(Seq *seq, uint32_t token);
+
+int sched_running(const Scheduler *s);
+int sched_waiting(const Scheduler *s);
+const Seq *sched_first(const Scheduler *s, SeqState state); /* of the list, oldest first; go on with ->next */
+
+#endif
