@@ -9,28 +9,28 @@
 #include "dtype.h"
 #include "pack.h"
 
-/* Inputs that the runtime writes before each step, and outputs that it reads: X(id, name, type, columns, rows), where
- * a buffer holds rows(sizes) x columns elements; `columns` and `rows` are expressions in the Plan `p` and the sizes. */
-#define PLAN_INPUTS(X)                                                                              \
-    X(TOKENS, "tokens", S32, 1, SIZE_TOKENS)                                                        \
-    X(POSITIONS, "positions", S32, 1, SIZE_TOKENS)                                                  \
-    X(KV_SLOT, "kv_slot", S32, 1, SIZE_TOKENS)               /* page * page_tokens + offset in it */ \
-    X(BLOCK_TABLE, "block_table", S32, s[SIZE_TABLE_WIDTH], SIZE_SEQS)                              \
-    X(DECODE_TILES, "decode_tiles", S32, 4, SIZE_DECODE_TILES)    /* first row, 1, sequence, 0 */    \
-    X(PREFILL_TILES, "prefill_tiles", S32, 4, SIZE_PREFILL_TILES) /* first row, rows, sequence, 0 */ \
-    X(OUTPUT_ROWS, "output_rows", S32, 1, SIZE_OUTPUTS)                                             \
-    X(SAMPLE_PARAMS, "sample_params", F32, 8, SIZE_OUTPUTS) /* 1/temperature top_p min_p u top_k 0 0 0 */ \
-    X(ADJUST_START, "adjust_start", S32, 1, SIZE_OUTPUTS)   /* one more than there are outputs */    \
-    X(ADJUST_TOKEN, "adjust_token", S32, 1, SIZE_EXTRA)                                             \
-    X(ADJUST_VALUE, "adjust_value", F32, 2, SIZE_EXTRA)     /* factor r, addend a */                 \
-    X(LOGITS, "logits", F32, p->logits_stride, SIZE_OUTPUTS)         /* raw; columns >= vocab are padding */ \
-    X(SAMPLED, "sampled", S32, 1, SIZE_OUTPUTS)                                                     \
-    X(SAMPLED_LOGPROB, "sampled_logprob", F32, 1, SIZE_OUTPUTS)      /* under the raw logits */      \
-    X(LOGZ, "logz", F32, 2, SIZE_OUTPUTS)                            /* max, log-sum-exp; raw logits */
+/* Inputs that the runtime writes before each step, and outputs that it reads: X(id, name, type, columns, rows). The
+ * buffer holds rows x columns elements; both are expressions in the sizes s[] and the plan p. Outputs begin at LOGITS. */
+#define PLAN_IO(X)                                                                                            \
+    X(TOKENS, "tokens", S32, 1, s[SIZE_TOKENS])                                                               \
+    X(POSITIONS, "positions", S32, 1, s[SIZE_TOKENS])                                                         \
+    X(KV_SLOT, "kv_slot", S32, 1, s[SIZE_TOKENS])                 /* page * page_tokens + offset in it */     \
+    X(BLOCK_TABLE, "block_table", S32, s[SIZE_TABLE_WIDTH], s[SIZE_SEQS])                                     \
+    X(DECODE_TILES, "decode_tiles", S32, 4, s[SIZE_DECODE_TILES])    /* first row, 1, sequence, 0 */          \
+    X(PREFILL_TILES, "prefill_tiles", S32, 4, s[SIZE_PREFILL_TILES]) /* first row, rows, sequence, 0 */       \
+    X(OUTPUT_ROWS, "output_rows", S32, 1, s[SIZE_OUTPUTS])                                                    \
+    X(SAMPLE_PARAMS, "sample_params", F32, 8, s[SIZE_OUTPUTS])    /* 1/temperature top_p min_p u top_k 0.. */ \
+    X(ADJUST_START, "adjust_start", S32, 1, s[SIZE_OUTPUTS] + 1)                                              \
+    X(ADJUST_TOKEN, "adjust_token", S32, 1, s[SIZE_EXTRA])                                                    \
+    X(ADJUST_VALUE, "adjust_value", F32, 2, s[SIZE_EXTRA])        /* factor r, addend a */                    \
+    X(LOGITS, "logits", F32, p->logits_stride, s[SIZE_OUTPUTS])   /* raw; columns >= vocab are padding */     \
+    X(SAMPLED, "sampled", S32, 1, s[SIZE_OUTPUTS])                                                            \
+    X(SAMPLED_LOGPROB, "sampled_logprob", F32, 1, s[SIZE_OUTPUTS]) /* under the raw logits */                 \
+    X(LOGZ, "logz", F32, 2, s[SIZE_OUTPUTS])                       /* max, log-sum-exp; raw logits */
 
 typedef enum PlanIo {
 #define X(id, name, type, columns, rows) IO_##id,
-    PLAN_INPUTS(X)
+    PLAN_IO(X)
 #undef X
     IO_COUNT,
     IO_FIRST_OUTPUT = IO_LOGITS
@@ -41,7 +41,7 @@ typedef enum BufferKind {
     BUFFER_WEIGHT,     /* filled by load steps */
     BUFFER_MAPPED,     /* a tensor of the checkpoint where it lies in the file */
     BUFFER_CONSTANT,   /* contents in the plan */
-    BUFFER_INPUT,      /* known by name: PLAN_INPUTS */
+    BUFFER_INPUT,      /* known by name: PLAN_IO */
     BUFFER_OUTPUT,
     BUFFER_ACTIVATION, /* lives during a step */
     BUFFER_KV,         /* pages of the KV cache */
@@ -75,7 +75,7 @@ typedef struct PlanBuffer {
     BufferKind kind;
     int io; /* PlanIo of an input or output, else -1 */
     int terms;
-    Extent *bytes;      /* total size is the sum of the terms; inputs and outputs: by their PLAN_INPUTS row */
+    Extent *bytes;      /* total size is the sum of the terms; inputs and outputs: by their PLAN_IO row */
     int64_t page_bytes; /* kv: total = page_bytes * kv_pages, pages one after the other */
     TensorSpec tensor;  /* mapped */
     PlanFill fill;
