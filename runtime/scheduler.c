@@ -14,6 +14,7 @@ struct Scheduler {
     SchedOptions o;
     Kv *kv;
     List waiting, running; /* running: in order of admission */
+    int adjustments;       /* of the running sequences, at most */
     Batch batch;
     Piece *pieces, *sorted; /* [max_seqs] */
 };
@@ -82,9 +83,9 @@ static int uncomputed(const Seq *seq)
     return (int)seq->tokens.len - seq->computed;
 }
 
-bool sched_fits(const Scheduler *s, int tokens)
+bool sched_fits(const Scheduler *s, int tokens, int adjustments)
 {
-    return kv_pages_for(s->kv, tokens) <= kv_total(s->kv);
+    return kv_pages_for(s->kv, tokens) <= kv_total(s->kv) && adjustments <= s->o.max_adjustments;
 }
 
 void sched_add(Scheduler *s, Seq *seq)
@@ -94,14 +95,23 @@ void sched_add(Scheduler *s, Seq *seq)
     list_insert(&s->waiting, s->waiting.last, seq);
 }
 
+static void stop_running(Scheduler *s, Seq *seq)
+{
+    list_remove(&s->running, seq);
+    kv_release(s->kv, &seq->kv);
+    s->adjustments -= seq->adjustments;
+    seq->computed = 0;
+}
+
 void sched_remove(Scheduler *s, Seq *seq)
 {
     if (seq->state == SEQ_NEW)
         return;
-    list_remove(seq->state == SEQ_RUNNING ? &s->running : &s->waiting, seq);
-    kv_release(s->kv, &seq->kv);
+    if (seq->state == SEQ_RUNNING)
+        stop_running(s, seq);
+    else
+        list_remove(&s->waiting, seq);
     seq->state = SEQ_NEW;
-    seq->computed = 0;
     for (int i = 0; i < s->batch.count; i++)
         if (s->batch.pieces[i].seq == seq)
             s->batch.pieces[i].seq = NULL;
@@ -109,10 +119,8 @@ void sched_remove(Scheduler *s, Seq *seq)
 
 static void preempt(Scheduler *s, Seq *seq)
 {
-    list_remove(&s->running, seq);
-    kv_release(s->kv, &seq->kv);
+    stop_running(s, seq);
     seq->state = SEQ_WAITING;
-    seq->computed = 0;
     seq->preemptions++;
     list_insert(&s->waiting, NULL, seq);
 }
@@ -173,6 +181,8 @@ static bool admit(Scheduler *s, const Room *room)
     Seq *seq = s->waiting.first;
     if (!seq || room->preempted || room->prompt <= 0 || s->running.count >= s->o.max_seqs)
         return false;
+    if (s->adjustments + seq->adjustments > s->o.max_adjustments)
+        return false;
     int n = (int)seq->tokens.len;
     seq->computed = kv_match(s->kv, &seq->kv, seq->tokens.at, seq->all_rows ? 0 : n, seq->salt);
     if (kv_pages_for(s->kv, n) - seq->kv.count + s->running.count > kv_available(s->kv)) {
@@ -182,6 +192,7 @@ static bool admit(Scheduler *s, const Room *room)
     }
     list_remove(&s->waiting, seq);
     list_insert(&s->running, s->running.last, seq);
+    s->adjustments += seq->adjustments;
     seq->state = SEQ_RUNNING;
     return true;
 }

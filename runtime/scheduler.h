@@ -22,6 +22,7 @@ struct Seq {
     /* set by the caller before sched_add */
     VEC(uint32_t) tokens; /* prompt and generated tokens; only sched_append adds to it later */
     uint64_t salt;        /* of the prefix cache */
+    int adjustments;      /* logit adjustments that a row of it may need at most */
     bool all_rows;        /* the logits of every token are wanted, so nothing is taken from the prefix cache */
     void *user;
     /* owned by the scheduler */
@@ -49,6 +50,7 @@ typedef struct SchedOptions {
     int max_seqs;   /* sequences that run at once; more than max_tokens makes no sense and is cut to it */
     int max_tokens; /* tokens of a step */
     int max_rows;   /* rows of logits of a step, >= max_seqs; bounds pieces of all_rows sequences */
+    int max_adjustments; /* of a step */
 } SchedOptions;
 
 typedef struct Scheduler Scheduler;
@@ -56,8 +58,8 @@ typedef struct Scheduler Scheduler;
 Scheduler *sched_new(const SchedOptions *options, Kv *kv); /* kv must outlive it */
 void sched_free(Scheduler *s);                             /* forgets sequences, frees none; NULL is allowed */
 
-/* Whether a sequence that may grow to so many tokens could ever be finished. */
-bool sched_fits(const Scheduler *s, int tokens);
+/* Whether a sequence that may grow to so many tokens and needs so many adjustments could ever be finished. */
+bool sched_fits(const Scheduler *s, int tokens, int adjustments);
 
 void sched_add(Scheduler *s, Seq *seq); /* requires sched_fits and at least one token */
 

@@ -58,9 +58,10 @@ static Seq *add(World *w, int prompt, int total, bool all_rows)
     seq->user = goal;
     seq->all_rows = all_rows;
     seq->salt = (uint64_t)(rand() % 2);
+    seq->adjustments = w->so.max_adjustments ? rand() % (w->so.max_adjustments + 1) : 0;
     for (int i = 0; i < prompt; i++)
         vec_push(&seq->tokens, (uint32_t)(rand() % 6 == 0));
-    assert_true(sched_fits(w->sched, total));
+    assert_true(sched_fits(w->sched, total, seq->adjustments));
     sched_add(w->sched, seq);
     vec_push(&w->live, seq);
     return seq;
@@ -127,9 +128,12 @@ static void check_batch(World *w, const Batch *b)
     assert_true(tokens == b->tokens && rows == b->rows);
     assert_true(tokens <= w->so.max_tokens && rows <= w->so.max_rows && b->count <= w->so.max_seqs);
     assert_true(b->count > 0 || w->live.len == 0);
-    int waiting_for_token = 0;
-    for (const Seq *s = sched_first(w->sched, SEQ_RUNNING); s; s = s->next)
+    int waiting_for_token = 0, adjustments = 0;
+    for (const Seq *s = sched_first(w->sched, SEQ_RUNNING); s; s = s->next) {
         waiting_for_token += (int)s->tokens.len - s->computed == 1;
+        adjustments += s->adjustments;
+    }
+    assert_true(adjustments <= w->so.max_adjustments);
     assert_int_equal(decoding, waiting_for_token); /* no decoding sequence is left out */
     const Seq *oldest = sched_first(w->sched, SEQ_RUNNING);
     bool advances = !oldest;
@@ -195,8 +199,9 @@ static void random_operations(void **state)
     int finished = 0, preemptions = 0, matched = 0;
     long operations = 0;
     for (int round = 0; round < 1200; round++) {
-        SchedOptions so = {1 + rand() % 12, 1 + rand() % 40, 0};
+        SchedOptions so = {1 + rand() % 12, 1 + rand() % 40, 0, 0};
         so.max_rows = so.max_seqs + rand() % 10;
+        so.max_adjustments = rand() % 3 * 10;
         World w = world_new(so, (KvOptions){2 + rand() % 30, 1 + rand() % 6, rand() % 3 > 0, (uint64_t)(rand() % 2)});
         int limit = MIN(w.ko.pages * w.ko.page_tokens, 80);
         for (int i = 0; i < 300; i++, operations++) {
@@ -299,8 +304,9 @@ static void too_long_is_known_beforehand(void **state)
 {
     (void)state;
     World w = world_new((SchedOptions){4, 32, 4}, (KvOptions){.pages = 10, .page_tokens = 4});
-    assert_true(sched_fits(w.sched, 40));
-    assert_false(sched_fits(w.sched, 41));
+    assert_true(sched_fits(w.sched, 40, 0));
+    assert_false(sched_fits(w.sched, 41, 0));
+    assert_false(sched_fits(w.sched, 40, 1));
     world_free(&w);
 }
 
