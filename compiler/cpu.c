@@ -1,0 +1,96 @@
+/* cpu.c - host targets and the CPU features they need; see cpu.h.
+ *
+ * A row lists what the code generator may use, not only what our kernels ask for: a target compiled for a model of
+ * processor (znver4) may get any of its vector instructions.
+ */
+#include "cpu.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+
+/* __builtin_cpu_supports wants literals, and sees to the state that the system saves. */
+#define V3(X) X("avx2") X("fma") X("bmi") X("bmi2") X("f16c") X("lzcnt") X("movbe") X("popcnt")
+#define V4(X) V3(X) X("avx512f") X("avx512bw") X("avx512cd") X("avx512dq") X("avx512vl")
+#define BF16(X)                                                                                        \
+    V4(X) X("avx512vnni") X("avx512bf16") X("avx512ifma") X("avx512vbmi") X("avx512vbmi2")             \
+    X("avx512bitalg") X("avx512vpopcntdq") X("gfni") X("vaes") X("vpclmulqdq")
+
+#define MISSING(feature) \
+    if (!__builtin_cpu_supports(feature)) \
+        return feature;
+
+static const char *missing_none(void)
+{
+    return NULL;
+}
+
+static const char *missing_v3(void)
+{
+    V3(MISSING)
+    return NULL;
+}
+
+static const char *missing_v4(void)
+{
+    V4(MISSING)
+    return NULL;
+}
+
+static const char *missing_bf16(void)
+{
+    BF16(MISSING)
+    return NULL;
+}
+
+static const struct {
+    const char *target;
+    const char *(*missing)(void); /* a feature that is not there; NULL when all are */
+} rows[] = {
+    {"x86-64-v4-bf16", missing_bf16},
+    {"x86-64-v4", missing_v4},
+    {"x86-64-v3", missing_v3},
+    {"x86-64", missing_none},
+};
+
+#else
+
+static const char *missing_none(void)
+{
+    return NULL;
+}
+
+static const struct {
+    const char *target;
+    const char *(*missing)(void);
+} rows[] = {
+    {"aarch64", missing_none},
+};
+
+#endif
+
+bool cpu_runs(const char *target, Err *err)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (strcmp(rows[i].target, target))
+            continue;
+        const char *missing = rows[i].missing();
+        return !missing || err_set(err, "built for %s, but this processor lacks %s; it runs %s", target, missing,
+                                   cpu_best());
+    }
+    return err_set(err, "built for %s; this machine runs %s", target, cpu_best());
+}
+
+const char *cpu_best(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    for (size_t i = 0; i < COUNT(rows) - 1; i++)
+        if (!rows[i].missing())
+            return rows[i].target;
+    return rows[COUNT(rows) - 1].target;
+}

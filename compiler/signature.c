@@ -1,0 +1,104 @@
+/* signature.c - see signature.h. */
+#include "signature.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef BLADE_SOURCE_DIR
+#define BLADE_SOURCE_DIR "."
+#endif
+
+enum { MAX_DEPTH = 16, MAX_LUA_BYTES = 16 << 20 };
+
+typedef VEC(char *) Names;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Adds the paths (relative to `root`) of the .lua files below root/dir. */
+static void list_lua(Arena *a, const char *root, const char *dir, int depth, Names *out)
+{
+    DIR *d = opendir(arena_printf(a, "%s/%s", root, dir));
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '.')
+            continue;
+        char *path = arena_printf(a, "%s/%s", dir, e->d_name);
+        size_t len = strlen(path);
+        struct stat st;
+        if (stat(arena_printf(a, "%s/%s", root, path), &st) < 0)
+            continue;
+        if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH)
+            list_lua(a, root, path, depth + 1, out);
+        else if (S_ISREG(st.st_mode) && len > 4 && !strcmp(path + len - 4, ".lua"))
+            vec_push(out, path);
+    }
+    closedir(d);
+}
+
+static uint64_t hash_file(uint64_t h, const char *path)
+{
+    Buf text = {0};
+    if (file_read(&text, path, MAX_LUA_BYTES, NULL))
+        h = hash_bytes(h, &text.len, sizeof text.len), h = hash_bytes(h, text.data, text.len);
+    buf_free(&text);
+    return h;
+}
+
+uint64_t source_signature(const char *source, const char *generator_path)
+{
+    Arena *a = arena_new();
+    Names names = {0};
+    list_lua(a, source, "templates", 0, &names);
+    list_lua(a, source, "schedules", 0, &names);
+    if (names.len)
+        qsort(names.at, names.len, sizeof *names.at, by_name);
+    uint64_t h = hash_str(HASH_SEED, BLADE_VERSION);
+    for (size_t i = 0; i < names.len; i++)
+        h = hash_file(hash_str(h, names.at[i]), arena_printf(a, "%s/%s", source, names.at[i]));
+    struct stat st;
+    if (generator_path && stat(generator_path, &st) == 0) {
+        int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+        h = hash_bytes(h, facts, sizeof facts);
+    }
+    vec_free(&names);
+    arena_free(a);
+    return h ? h : 1;
+}
+
+void source_folder(const char *generator_path, char *out, size_t size)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s", generator_path ? generator_path : "");
+    char *slash = strrchr(path, '/');
+    if (slash) {
+        *slash = 0;
+        snprintf(out, size, "%s/../share/blade", path);
+        if (file_exists(out))
+            return;
+    }
+    snprintf(out, size, "%s", BLADE_SOURCE_DIR);
+}
+
+bool generator_find(char *out, size_t size)
+{
+    static const char *const places[] = {"../lib/libbladegen.so", "libbladegen.so"};
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    exe[MAX(n, 0)] = 0;
+    char *slash = strrchr(exe, '/');
+    for (size_t i = 0; slash && i < COUNT(places); i++) {
+        *slash = 0;
+        if (snprintf(out, size, "%s/%s", exe, places[i]) < (int)size && file_exists(out))
+            return true;
+    }
+    snprintf(out, size, "libbladegen.so");
+    return false;
+}

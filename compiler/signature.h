@@ -1,0 +1,24 @@
+/* signature.h - where the generator and its Lua sources are, and a number that changes whenever either does.
+ *
+ * A cached pack carries the signature it was built under. The runtime compares without loading the generator (which
+ * would pull in LLVM), so the generator's part is the size and modification time of libbladegen.so.
+ */
+#ifndef BLADE_SIGNATURE_H
+#define BLADE_SIGNATURE_H
+
+#include "base.h"
+
+/* Hash over names and contents of all .lua files below source/templates and source/schedules, and over size and time of
+ * the file generator_path. Never 0 (which means "unknown" in a pack). A folder or file that can't be read counts as
+ * empty. */
+uint64_t source_signature(const char *source, const char *generator_path);
+
+/* Folder that holds templates/ and schedules/ for a generator at generator_path (.../lib/libbladegen.so):
+ * .../share/blade when that is there, else the tree that this program was built from. */
+void source_folder(const char *generator_path, char *out, size_t size);
+
+/* Path of libbladegen.so: lib/ beside the folder of this executable, or the executable's own folder; otherwise the bare
+ * name, for the dynamic linker's search, and false. */
+bool generator_find(char *out, size_t size);
+
+#endif
