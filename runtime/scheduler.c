@@ -193,6 +193,7 @@ static bool admit(Scheduler *s, const Room *room)
     list_remove(&s->waiting, seq);
     list_insert(&s->running, s->running.last, seq);
     s->adjustments += seq->adjustments;
+    seq->matched += seq->computed;
     seq->state = SEQ_RUNNING;
     return true;
 }

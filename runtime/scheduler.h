@@ -30,6 +30,7 @@ struct Seq {
     int computed; /* leading tokens whose K/V are in the pages */
     KvSeq kv;
     int preemptions;
+    int matched; /* tokens taken from the prefix cache, all admissions together */
     Seq *prev, *next;
 };
 
