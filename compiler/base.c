@@ -1,5 +1,4 @@
 /* base.c - implementation of base.h; see there. */
-#define _GNU_SOURCE
 #include "base.h"
 
 #include <assert.h>

@@ -32,6 +32,19 @@ void kernel_free(Kernel *k)
     arena_free(k->arena);
 }
 
+bool op_has_result(Op op)
+{
+    switch (op_info[op].class) {
+    case CLASS_LEAF:
+    case CLASS_UN:
+    case CLASS_BIN:
+    case CLASS_CMP:
+    case CLASS_TERN:
+    case CLASS_SHAPE: return true;
+    default: return op == OP_LOOP || op == OP_VIEW || op == OP_LOAD || op == OP_GATHER;
+    }
+}
+
 static Ref push(Kernel *k, Ins ins)
 {
     vec_push(&k->ins, ins);

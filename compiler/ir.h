@@ -49,6 +49,7 @@ typedef enum LoopKind { LOOP_SERIAL, LOOP_PIPELINED, LOOP_KINDS } LoopKind;
 
 enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3 };
 enum { MAX_TILE = 65536 /* elements in registers */, MAX_VIEW = 1 << 24 /* rows or columns of a view */ };
+enum { MAX_INS = 65536 /* of a kernel, ins.at[0] included */, MAX_DEPTH = 32 /* nested regions */ };
 
 /* An extent: `n`, or n * size when size >= 0. */
 typedef struct Dim {
@@ -72,6 +73,7 @@ typedef struct Memory {
     int64_t pitch; /* elements; >= last extent; 0 means the last extent */
     Layout layout;
     int unit; /* PANEL: elements of K side by side */
+    bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p, 2p+1 at bits 4p, 16+4p), else for byte dot products */
     Space space;
     Access access;
     int index; /* argument number for SPACE_GLOBAL */
@@ -132,6 +134,7 @@ Ref ir_view(Kernel *k, Ref base, const Ref *coords, int n, int rows, int cols, i
 /* Everything else: `template` carries op, operands, and the fields the operation needs; its type only where it can't be
  * inferred (CAST and BITCAST element, SLICE extent, LOAD none). */
 Ref ir_add(Kernel *k, const Ins *template, Err *err);
+bool op_has_result(Op op); /* a value, or what views and view operands name */
 /* Checks the operands of *ins and sets its type, as ir_add does; for the verifier. */
 bool ir_infer(const Kernel *k, Ins *ins, Err *err);
 /* True when both operands may stand in one elementwise operation; *out is the broadcast shape. */
@@ -142,14 +145,20 @@ int64_t ir_upper(const Kernel *k, Ref r);                /* largest possible val
 bool view_needs_mask(const Kernel *k, const Ins *view, int *rows, int *cols); /* does it overlap the border, by axis */
 int64_t memory_bytes(const Memory *m, const int64_t *sizes); /* total bytes for given sizes */
 
-/* print.c, parse.c: the text form; parse(print(k)) is the identity. */
+/* print.c, parse.c: the text form, grammar in parse.c. print(parse(print(k))) == print(k), for any k that the builders
+ * made, checked or not. The text may be any bytes. `file` names it in messages and in the Loc of lines without their own. */
 void ir_print(const Kernel *k, Buf *out);
 Kernel *ir_parse(const char *text, size_t len, const char *file, Err *err);
 
-/* check.c: shapes, scopes, initialised before read, regions well formed; false with file, line and reason. */
+/* check.c: ir_check verifies all that lowering relies on: types, scopes, regions, frags set before they are read, memory
+ * declarations, gemm operands, the grid, disjoint writes (writes.c). false with "file:line: 'op': reason; what to do". */
 bool ir_check(const Kernel *k, Err *err);
+bool ir_error(const Kernel *k, Ref at, Err *err, const char *format, ...) PRINTF(4, 5); /* such a message; false */
 
-/* numerics.c: refuses orders of summation that are not the operator's own. */
+/* writes.c: no two blocks write the same element of an output. Part of ir_check; needs the rest of it done. */
+bool ir_check_writes(const Kernel *k, Err *err);
+
+/* numerics.c: refuses orders of summation that are not the operator's own. Needs a kernel that passed ir_check. */
 bool ir_check_numerics(const Kernel *k, Err *err);
 
 #endif

@@ -1,0 +1,170 @@
+/* compile.c - the whole way from a checkpoint to a pack: plan (which traces kernels), compile them all, write. */
+#include "bladegen.h"
+#include "checkpoint.h"
+#include "generator.h"
+#include "pack.h"
+#include "signature.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct Object {
+    Buf code;
+    int64_t scratch;
+} Object;
+
+typedef struct Work { /* shared by the compile threads */
+    const Generator *g;
+    const Target *target;
+    const BladegenRequest *request;
+    Object *object;
+    size_t count;
+    pthread_mutex_t lock;
+    size_t next, done;
+    Err err; /* of the first kernel that failed */
+} Work;
+
+static bool take(Work *w, size_t *i)
+{
+    pthread_mutex_lock(&w->lock);
+    bool more = w->next < w->count && !w->err.text[0];
+    *i = w->next;
+    w->next += more;
+    pthread_mutex_unlock(&w->lock);
+    return more;
+}
+
+static void finished(Work *w, size_t i, const Err *err)
+{
+    pthread_mutex_lock(&w->lock);
+    w->done++;
+    if (err->text[0] && !w->err.text[0])
+        w->err = *err;
+    if (w->request->progress)
+        w->request->progress(w->request->context, (int)w->done, (int)w->count, gen_kernel(w->g, i)->name);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void *compile_worker(void *context)
+{
+    Work *w = context;
+    for (size_t i; take(w, &i);) {
+        Err err = {0};
+        llvm_compile(gen_kernel(w->g, i), w->target, EMIT_OBJECT, &w->object[i].code, &w->object[i].scratch, &err);
+        finished(w, i, &err);
+    }
+    return NULL;
+}
+
+static bool compile_all(Work *w, Err *err)
+{
+    int threads = w->request->threads > 0 ? w->request->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    pthread_t id[64];
+    threads = MAX(1, MIN(threads, 64));
+    int started = 0;
+    while (started < threads - 1 && !pthread_create(&id[started], NULL, compile_worker, w))
+        started++;
+    compile_worker(w);
+    for (int i = 0; i < started; i++)
+        pthread_join(id[i], NULL);
+    return !w->err.text[0] || err_set(err, "%s", w->err.text);
+}
+
+/* Objects one after the other, each at a multiple of 64; the list for plan_json beside them. */
+static json_t *lay_out(const Work *w, Buf *code)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < w->count; i++) {
+        while (code->len % 64)
+            buf_putc(code, 0);
+        json_array_append_new(list, json_pack("{s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
+                                              (json_int_t)w->object[i].code.len, "scratch", (json_int_t)w->object[i].scratch));
+        buf_put(code, w->object[i].code.data, w->object[i].code.len);
+    }
+    return list;
+}
+
+/* What the model's Lua description may know: configuration, weight format asked for, and every tensor's type and shape. */
+static json_t *describe(const Checkpoint *c, const BladegenRequest *r)
+{
+    json_t *tensors = json_object();
+    for (size_t i = 0; i < ckpt_count(c); i++) {
+        const Tensor *t = ckpt_at(c, i);
+        json_t *shape = json_array();
+        for (int d = 0; d < t->rank; d++)
+            json_array_append_new(shape, json_integer(t->shape[d]));
+        json_object_set_new(tensors, t->name, json_pack("{s:s, s:o}", "dtype", dtype_name(t->type), "shape", shape));
+    }
+    return json_pack("{s:O, s:o, s:s, s:b}", "config", ckpt_config(c), "tensors", tensors, "weights", r->weights, "random",
+                     ckpt_count(c) == 0);
+}
+
+static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const BladegenRequest *r, Err *err)
+{
+    Buf code = {0}, plan = {0};
+    json_t *list = lay_out(w, &code);
+    PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = bladegen_signature(r->source), .numerics = 1};
+    snprintf(h.target, sizeof h.target, "%s", w->target->name);
+    snprintf(h.weights, sizeof h.weights, "%s", r->weights);
+    bool ok = gen_plan_json(g, list, &plan, err) &&
+              pack_write(r->output, &h, plan.data, plan.len, code.data ? code.data : "", code.len, err);
+    json_decref(list);
+    buf_free(&code);
+    buf_free(&plan);
+    return ok;
+}
+
+static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, Err *err)
+{
+    json_t *facts = describe(c, r);
+    bool ok = gen_plan(g, facts, err);
+    json_decref(facts);
+    if (!ok)
+        return false;
+    Work w = {.g = g, .target = t, .request = r, .count = gen_kernel_count(g), .lock = PTHREAD_MUTEX_INITIALIZER};
+    w.object = xcalloc(w.count, sizeof *w.object);
+    ok = compile_all(&w, err) && write_pack(g, &w, c, r, err);
+    for (size_t i = 0; i < w.count; i++)
+        buf_free(&w.object[i].code);
+    free(w.object);
+    return ok;
+}
+
+static bool ends_with(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+static bool generate(const BladegenRequest *r, Err *err)
+{
+    const Target *t = target_find(r->target, err);
+    if (!t)
+        return false;
+    Checkpoint *c = ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
+    Generator *g = c ? gen_open(r->source, t, err) : NULL;
+    bool ok = g && build_pack(g, t, c, r, err);
+    gen_close(g);
+    ckpt_close(c);
+    return ok;
+}
+
+int bladegen_build(const BladegenRequest *request, char *err, size_t err_size)
+{
+    BladegenRequest r = *request;
+    Err e = {0};
+    r.source = r.source ? r.source : BLADE_SOURCE_DIR;
+    bool ok = generate(&r, &e);
+    snprintf(err, err_size, "%s", e.text);
+    return ok ? 0 : 1;
+}
+
+unsigned long long bladegen_signature(const char *source)
+{
+    char path[4096];
+    generator_find(path, sizeof path);
+    return source_signature(source ? source : BLADE_SOURCE_DIR, path);
+}

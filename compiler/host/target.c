@@ -1,0 +1,40 @@
+/* target.c - the CPU targets: one row each, and which of them this machine runs. */
+#include "../target.h"
+#include "../cpu.h"
+
+#include <string.h>
+
+#define X86(...) .family = "host", .triple = "x86_64-pc-linux-gnu", .x86 = true, .lower = host_lower, __VA_ARGS__
+
+static const Target targets[] = {
+    {.name = "x86-64", X86(.cpu = "x86-64", .features = "", .vector_bits = 128, .vector_registers = 16)},
+    {.name = "x86-64-v3", X86(.cpu = "x86-64-v3", .features = "", .vector_bits = 256, .vector_registers = 16,
+                              .fma = true, .f16c = true)},
+    {.name = "x86-64-v4", X86(.cpu = "x86-64-v4", .features = "", .vector_bits = 512, .vector_registers = 32,
+                              .fma = true, .f16c = true)},
+    {.name = "x86-64-v4-bf16", X86(.cpu = "znver4", .features = "", .vector_bits = 512, .vector_registers = 32,
+                                   .fma = true, .f16c = true, .vnni = true, .bf16_dot = true)},
+    {.name = "aarch64", .family = "host", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
+     .vector_bits = 128, .vector_registers = 32, .fma = true, .f16c = true, .lower = host_lower},
+};
+
+const Target *target_at(int i)
+{
+    return i >= 0 && i < (int)COUNT(targets) ? &targets[i] : NULL;
+}
+
+bool target_runs_here(const Target *t)
+{
+    return cpu_runs(t->name, NULL);
+}
+
+const Target *target_find(const char *name, Err *err)
+{
+    if (!strcmp(name, "host"))
+        name = cpu_best();
+    for (size_t i = 0; i < COUNT(targets); i++)
+        if (!strcmp(targets[i].name, name))
+            return &targets[i];
+    err_set(err, "unknown target '%s'; known: host x86-64 x86-64-v3 x86-64-v4 x86-64-v4-bf16 aarch64", name);
+    return NULL;
+}

@@ -1,0 +1,232 @@
+-- lib.lua - the vocabulary of templates and schedules: operator, schedule, model; shapes and pitches; how a schedule is
+-- chosen, traced and kept. Everything here is plain Lua over the builders of compiler/lua.c.
+
+operators, schedules, models = {}, {}, {}
+
+local function sorted_keys(t)
+  local keys = {}
+  for key in pairs(t) do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  return keys
+end
+
+-- A value as text with sorted keys: identity of parameters and settings.
+function canonical(v)
+  if type(v) ~= "table" then
+    return math.type(v) == "float" and string.format("%.17g", v) or tostring(v)
+  end
+  local parts = {}
+  for _, key in ipairs(sorted_keys(v)) do
+    parts[#parts + 1] = (math.type(key) and "" or key .. "=") .. canonical(v[key])
+  end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+function ceil_div(a, b) return (a + b - 1) // b end
+function round_up(a, b) return ceil_div(a, b) * b end
+
+local element_bytes = { f32 = 4, s32 = 4, u32 = 4, f16 = 2, bf16 = 2, s16 = 2, u16 = 2, s8 = 1, u8 = 1, s64 = 8 }
+function bytes_of(elem) return element_bytes[elem] or error("no size for element type " .. tostring(elem)) end
+
+-- Elements from row to row of an activation of n columns: an odd number of cache lines, so that rows of a tile fall into
+-- different cache sets however large a power of two n is.
+function row_pitch(n, elem)
+  local lines = ceil_div(n * bytes_of(elem), 64)
+  return (lines | 1) * 64 // bytes_of(elem)
+end
+
+-- An activation [rows, n]: padded to whole vectors, odd pitch.
+function activation(name, rows, n, elem, access)
+  n = round_up(n, 16)
+  return { name = name, elem = elem, dims = { rows, n }, pitch = row_pitch(n, elem), access = access or "in" }
+end
+
+function argument(name, elem, dims, access, more)
+  local d = { name = name, elem = elem, dims = dims, access = access or "in" }
+  for key, value in pairs(more or {}) do d[key] = value end
+  return d
+end
+
+-- operator "name" { doc, args = function(p) -> list of declarations, numerics = function(p), reference = function(p, t, sizes),
+--                   cases = { {p = ..., sizes = ...} }, tolerance, inputs = function(p, t, sizes, random) }
+function operator(name)
+  return function(spec)
+    for _, field in ipairs { "doc", "args", "reference", "cases" } do
+      if spec[field] == nil then error("operator '" .. name .. "' lacks '" .. field .. "'", 2) end
+    end
+    if operators[name] then error("operator '" .. name .. "' is defined twice", 2) end
+    spec.name = name
+    operators[name], schedules[name] = spec, {}
+    return spec
+  end
+end
+
+-- schedule "operator" { name, settings = {setting = {choices}}, default = function(p) -> settings, fits = function(p) } (body)
+-- body(k, a, p, s): kernel, arguments by name, parameters, settings.
+function schedule(op)
+  return function(declaration)
+    return function(body)
+      if not operators[op] then error("schedule for an unknown operator '" .. op .. "'", 2) end
+      declaration.body, declaration.op = body, op
+      declaration.name = declaration.name or "default"
+      declaration.settings = declaration.settings or {}
+      table.insert(schedules[op], declaration)
+      return declaration
+    end
+  end
+end
+
+function model(declaration)
+  for _, name in ipairs(declaration.architectures) do models[name] = declaration end
+  return declaration
+end
+
+local function pick_schedule(op, p)
+  local all = schedules[op] or error("unknown operator '" .. tostring(op) .. "'; `bladegen list` names them", 0)
+  for _, s in ipairs(all) do
+    if not s.fits or s.fits(p) then return s end
+  end
+  error("no schedule of '" .. op .. "' for the target " .. target.name .. " takes " .. canonical(p), 0)
+end
+
+-- Settings: the schedule's defaults, overridden by what is given; names and kinds are checked.
+local function complete_settings(sch, p, given)
+  local s = sch.default and sch.default(p) or {}
+  for name, choices in pairs(sch.settings) do
+    if s[name] == nil then s[name] = choices[1] end
+  end
+  for name, value in pairs(given or {}) do
+    if sch.settings[name] == nil then
+      local known = table.concat(sorted_keys(sch.settings), ", ")
+      error(("schedule '%s' of %s has no setting '%s'; it has: %s"):format(sch.name, sch.op, name, known), 0)
+    end
+    if type(value) ~= type(s[name]) then
+      error(("setting '%s' of %s must be a %s"):format(name, sch.op, type(s[name])), 0)
+    end
+    s[name] = value
+  end
+  return s
+end
+
+kernel_cache, kernel_list = {}, {}
+local grid_of = setmetatable({}, { __mode = "k" })
+
+-- Traces operator `op`; returns the kernel's record {index, label, args, grid, kernel}. Equal requests are traced once.
+function build(op, p, given)
+  local sch = pick_schedule(op, p)
+  local s = complete_settings(sch, p, given)
+  local key = op .. " " .. sch.name .. " " .. canonical(p) .. " " .. canonical(s)
+  if kernel_cache[key] then return kernel_cache[key] end
+  local spec = operators[op]
+  local k = blade.kernel(op .. " " .. canonical(p):sub(2, -2) .. " " .. canonical(s):sub(2, -2))
+  if spec.numerics then k:numerics(spec.numerics(p)) end
+  local declarations, a = spec.args(p), {}
+  for i, d in ipairs(declarations) do a[d.name] = k:arg(i - 1, d.name, d) end
+  sch.body(k, a, p, s)
+  if not grid_of[k] then error("schedule '" .. sch.name .. "' of " .. op .. " calls no k:tiles", 0) end
+  local record = { index = k:finish(), op = op, label = key, args = declarations, grid = grid_of[k], kernel = k, p = p, s = s }
+  kernel_cache[key] = record
+  kernel_list[record.index + 1] = record
+  return record
+end
+
+-- ---- methods of kernels that need no C ------------------------------------------------------------------------------
+
+-- k:tiles(extent, ...): the grid. An extent is a number, a size name, or {n =, size =, div =} for ceil(n * size / div).
+function Kernel.tiles(k, ...)
+  local extents, plan = {}, {}
+  for i, e in ipairs { ... } do
+    if type(e) ~= "table" then e = type(e) == "string" and { size = e } or { n = e } end
+    local n, div = e.n or 1, e.div or 1
+    if e.size then
+      local v = k:size(e.size) * n
+      extents[i] = div > 1 and (v + (div - 1)) // div or v
+    else
+      extents[i] = ceil_div(n, div)
+    end
+    plan[i] = { n = n, size = e.size, div = div }
+  end
+  k:grid(table.unpack(extents))
+  grid_of[k] = plan
+end
+
+-- k:peel(count, {12, 4, 1}, fn): covers 0..count-1 in pieces, as many of the first size as fit, then of the next;
+-- fn(first, size). The last size must be 1, so that nothing is left over.
+function Kernel.peel(k, count, sizes, fn)
+  if sizes[#sizes] ~= 1 then error("peel: the last piece must be 1", 2) end
+  local done = k:const("s64", 0)
+  for i, size in ipairs(sizes) do
+    local last = count
+    if size > 1 then last = done + (count - done) // size * size end
+    k:range(done, last, size, function(at) fn(at, size) end)
+    done = last
+  end
+end
+
+function Kernel.pipelined(k, lo, hi, step, options, fn) k:range(lo, hi, step, fn, options.stages) end
+
+-- ---- shorthands on values ----------------------------------------------------------------------------------------------
+
+function Value.sum(v) return v:reduce("add", "cols", v.cols) end      -- the tree's width is the tile's
+function Value.highest(v) return v:reduce("max", "cols") end
+function Value.silu(v) return v / ((-v):exp() + 1.0) end
+function Value.f32(v) return v:cast("f32") end
+
+-- ---- for the command line -------------------------------------------------------------------------------------------------
+
+function list_operators()
+  local lines = {}
+  for _, name in ipairs(sorted_keys(operators)) do
+    for _, s in ipairs(schedules[name]) do
+      local settings = {}
+      for _, set in ipairs(sorted_keys(s.settings)) do
+        local choices = {}
+        for i, c in ipairs(s.settings[set]) do choices[i] = type(c) == "table" and canonical(c) or tostring(c) end
+        settings[#settings + 1] = set .. "=" .. table.concat(choices, "|")
+      end
+      lines[#lines + 1] = ("%-14s %-8s %-10s %s"):format(name, target.family, s.name, table.concat(settings, " "))
+    end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function parse_setting(text)
+  local name, value = text:match("^([%w_]+)=(.*)$")
+  if not name then error("--set wants NAME=VALUE, got '" .. text .. "'", 0) end
+  if value:find(",", 1, true) then
+    local list = {}
+    for item in value:gmatch("[^,]+") do
+      list[#list + 1] = math.tointeger(tonumber(item)) or error("--set " .. name .. ": '" .. item .. "' is not an integer", 0)
+    end
+    return name, list
+  end
+  if value == "true" or value == "false" then return name, value == "true" end
+  local number = tonumber(value)
+  return name, number and (math.tointeger(number) or number) or value
+end
+
+-- Parameters and settings share --set: a name that the first test case has is a parameter, any other a setting.
+function show_operator(name, set)
+  local spec = operators[name] or error("unknown operator '" .. name .. "'; `bladegen list` names them", 0)
+  local p, given = {}, {}
+  for key, value in pairs(spec.cases[1].p) do p[key] = value end
+  for _, text in ipairs(set) do
+    local key, value = parse_setting(text)
+    local is_parameter = p[key] ~= nil
+    for _, case in ipairs(spec.cases) do is_parameter = is_parameter or case.p[key] ~= nil end
+    if is_parameter then p[key] = value else
+      given[key] = value
+    end
+  end
+  local sch = pick_schedule(name, p)
+  for key, value in pairs(given) do
+    local choices = sch.settings[key]
+    if choices and type(choices[1]) == "table" and type(value) ~= "table" then given[key] = { value } end
+  end
+  local record = build(name, p, given)
+  local doc = { name .. ": " .. spec.doc, "parameters: " .. canonical(p), "settings:   " .. canonical(record.s), "arguments:" }
+  for _, d in ipairs(record.args) do
+    doc[#doc + 1] = ("  %-5s %-5s %s%s"):format(d.access, d.elem, d.name, canonical(d.dims))
+  end
+  return record.index, table.concat(doc, "\n") .. "\n"
+end

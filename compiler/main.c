@@ -1,0 +1,178 @@
+/* main.c - the bladegen command: build a pack, list operators, show a kernel at any stage, check every schedule. */
+#include "bladegen.h"
+#include "generator.h"
+#include "signature.h"
+#include "verify.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "bladegen - generates kernels from the operator specs and schedules in templates/ and schedules/\n"
+    "\n"
+    "  bladegen build MODEL [--target T] [--weights W] [-o FILE] [--threads N]\n"
+    "      MODEL is a checkpoint folder or a config.json; writes everything `blade` needs to run it (FILE, default model.pack)\n"
+    "  bladegen list\n"
+    "      operators, their schedules, and the settings of each\n"
+    "  bladegen show OPERATOR [--set NAME=VALUE]... [--target T] --stage spec|tile|llvm|asm\n"
+    "      one kernel on its way from Lua to machine code; --set changes parameters and settings\n"
+    "  bladegen check [--target T] [--operator OP] [--quick]\n"
+    "      runs every schedule and setting against its reference; ends with `N passed, N failed`\n"
+    "\n"
+    "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64\n"
+    "  --weights W   auto (as stored, default), f32, bf16, f16, w8, w4, w4a16\n"
+    "  --source DIR  folder with compiler/lua, templates and schedules (default: the one bladegen was built from)\n"
+    "  --version, --help\n";
+
+typedef struct Options {
+    const char *target, *weights, *output, *source, *stage, *op;
+    const char *set[64];
+    int n_set, threads;
+    bool quick;
+    const char *positional[4];
+    int n_positional;
+} Options;
+
+static void parse_options(int argc, char **argv, Options *o)
+{
+    static const struct option longs[] = {
+        {"target", 1, 0, 't'}, {"weights", 1, 0, 'w'}, {"output", 1, 0, 'o'}, {"source", 1, 0, 's'}, {"stage", 1, 0, 'g'},
+        {"set", 1, 0, 'S'}, {"operator", 1, 0, 'p'}, {"quick", 0, 0, 'q'}, {"threads", 1, 0, 'j'}, {"help", 0, 0, 'h'},
+        {"version", 0, 0, 'V'}, {0}};
+    *o = (Options){.target = "host", .weights = "auto", .output = "model.pack", .source = BLADE_SOURCE_DIR};
+    for (int c; (c = getopt_long(argc, argv, "o:h", longs, NULL)) != -1;) {
+        switch (c) {
+        case 't': o->target = optarg; break;
+        case 'w': o->weights = optarg; break;
+        case 'o': o->output = optarg; break;
+        case 's': o->source = optarg; break;
+        case 'g': o->stage = optarg; break;
+        case 'p': o->op = optarg; break;
+        case 'q': o->quick = true; break;
+        case 'j': o->threads = atoi(optarg); break;
+        case 'S':
+            if (o->n_set == (int)COUNT(o->set))
+                die("more than %zu --set", COUNT(o->set));
+            o->set[o->n_set++] = optarg;
+            break;
+        case 'V': puts("bladegen " BLADE_VERSION); exit(0);
+        case 'h': fputs(usage, stdout); exit(0);
+        default: fputs("try bladegen --help\n", stderr); exit(2);
+        }
+    }
+    for (; optind < argc; optind++)
+        if (o->n_positional < (int)COUNT(o->positional))
+            o->positional[o->n_positional++] = argv[optind];
+}
+
+static Generator *open_generator(const Options *o, const Target **t)
+{
+    Err err = {0};
+    *t = target_find(o->target, &err);
+    Generator *g = *t ? gen_open(o->source, *t, &err) : NULL;
+    if (!g)
+        die("%s", err.text);
+    return g;
+}
+
+static void print_progress(void *context, int done, int total, const char *what)
+{
+    (void)context;
+    if (isatty(2))
+        fprintf(stderr, done == total ? "\r\033[K" : "\r\033[Kbuilding kernels %d/%d %.60s", done, total, what);
+}
+
+static int cmd_build(const Options *o)
+{
+    if (o->n_positional < 2)
+        die("build: which model? (a checkpoint folder or a config.json)");
+    char err[2048];
+    BladegenRequest request = {.model = o->positional[1], .target = o->target, .weights = o->weights, .output = o->output,
+                               .source = o->source, .threads = o->threads, .progress = print_progress};
+    if (bladegen_build(&request, err, sizeof err)) {
+        fprintf(stderr, "bladegen: %s\n", err);
+        return 1;
+    }
+    printf("%s\n", o->output);
+    return 0;
+}
+
+static int cmd_list(const Options *o)
+{
+    const Target *t;
+    Generator *g = open_generator(o, &t);
+    Err err = {0};
+    Buf out = {0};
+    if (!gen_list(g, &out, &err))
+        die("%s", err.text);
+    printf("%-14s %-8s %-10s %s\n%s", "operator", "target", "schedule", "settings", out.data);
+    buf_free(&out);
+    gen_close(g);
+    return 0;
+}
+
+static int cmd_show(const Options *o)
+{
+    if (o->n_positional < 2)
+        die("show: which operator? `bladegen list` names them");
+    const char *stage = o->stage ? o->stage : "tile";
+    const Target *t;
+    Generator *g = open_generator(o, &t);
+    Err err = {0};
+    Buf doc = {0}, text = {0};
+    int64_t scratch;
+    const Kernel *k = gen_show(g, o->positional[1], o->set, o->n_set, &doc, &err);
+    if (!k)
+        die("%s", err.text);
+    if (!strcmp(stage, "spec"))
+        buf_puts(&text, doc.data);
+    else if (!strcmp(stage, "tile"))
+        ir_print(k, &text);
+    else if (strcmp(stage, "llvm") && strcmp(stage, "asm"))
+        die("show: unknown stage '%s'; stages are spec, tile, llvm, asm", stage);
+    else if (!llvm_compile(k, t, !strcmp(stage, "asm") ? EMIT_ASM : EMIT_LLVM, &text, &scratch, &err))
+        die("%s", err.text);
+    fwrite(text.data, 1, text.len, stdout);
+    buf_free(&doc);
+    buf_free(&text);
+    gen_close(g);
+    return 0;
+}
+
+static int cmd_check(const Options *o)
+{
+    const Target *t;
+    Generator *g = open_generator(o, &t);
+    if (!target_runs_here(t)) {
+        printf("this CPU does not run code for %s\n0 passed, 0 failed\n", t->name);
+        gen_close(g);
+        return 77;
+    }
+    Err err = {0};
+    CheckResult result = {0};
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!gen_check(g, o->op, o->quick, verify_run, (void *)t, &result, &err))
+        die("%s", err.text);
+    printf("%d passed, %d failed\n", result.passed, result.failed);
+    gen_close(g);
+    return result.failed != 0 || result.passed == 0;
+}
+
+int main(int argc, char **argv)
+{
+    Options o;
+    parse_options(argc, argv, &o);
+    const char *command = o.n_positional ? o.positional[0] : "";
+    static const struct { const char *name; int (*run)(const Options *); } commands[] = {
+        {"build", cmd_build}, {"list", cmd_list}, {"show", cmd_show}, {"check", cmd_check}};
+    for (size_t i = 0; i < COUNT(commands); i++)
+        if (!strcmp(command, commands[i].name))
+            return commands[i].run(&o);
+    if (*command)
+        fprintf(stderr, "bladegen: unknown command '%s'\n", command);
+    fputs(usage, stderr);
+    return 2;
+}
