@@ -1,6 +1,6 @@
 /* check.c - the verifier of tile IR. One walk over the instructions in program order, with the open regions on a stack,
- * refuses everything that lowering could not translate or that would read what nobody wrote. Messages name the line of the
- * schedule, the operation, and what to do. */
+ * refuses everything that lowering could not translate or that would read what nobody wrote. Messages name the line of
+ * the schedule, the operation, and what to do. */
 #include "ir.h"
 
 #include <stdio.h>
@@ -52,7 +52,7 @@ static const Memory *memory_of(const Kernel *k, const Ins *view)
     return &k->mem.at[ir_at(k, view->arg[0])->integer];
 }
 
-/* ---- operands and types ---------------------------------------------------------------------------------------- */
+/* ---- operands and types ------------------------------------------------------------------------------------------ */
 
 static bool check_operands(Check *c, Ref r)
 {
@@ -71,7 +71,10 @@ static bool check_operands(Check *c, Ref r)
     return true;
 }
 
-static bool is_arithmetic(DType t) { return t == DT_F32 || t == DT_F64 || (is_integer(t) && dtype_bits(t) >= 8 && t != DT_BOOL); }
+static bool is_arithmetic(DType t)
+{
+    return t == DT_F32 || t == DT_F64 || (is_integer(t) && dtype_bits(t) >= 8 && t != DT_BOOL);
+}
 
 /* May this operation work on elements of this type? */
 static bool accepts(Op op, DType t)
@@ -109,7 +112,8 @@ static bool check_tile(Check *c, Ref r, Type t)
     if (t.cols > 16 && t.cols % 16)
         return BAD(c, r, "a tile of %d columns; use a multiple of 16, or fewer than 16", t.cols);
     if (t.elem != DT_NONE && t.elem != DT_PRED && dtype_bits(t.elem) < 8)
-        return BAD(c, r, "%s exists in memory only, for gemm; view the memory as u8 and take it apart", dtype_name(t.elem));
+        return BAD(c, r, "%s exists in memory only, for gemm; declare the memory as u8 and take it apart",
+                   dtype_name(t.elem));
     return true;
 }
 
@@ -119,9 +123,9 @@ static bool check_types(Check *c, Ref r)
     Ins again = *i;
     if (!ir_infer(c->k, &again, c->err))
         return i->loc.file ? err_prefix(c->err, "%s:%d", i->loc.file, i->loc.line) : false;
-    if (op_info[i->op].class != CLASS_LEAF && !same_type(again.type, i->type))
+    if (!same_type(again.type, i->type))
         return BAD(c, r, "its type is not what its operands give");
-    if (i->op == OP_VIEW)
+    if (i->op == OP_VIEW || op_info[i->op].class == CLASS_LEAF)
         return true;
     DType elem = i->nargs ? type_of(c->k, i->arg[i->op == OP_ATOMIC_ADD]).elem : DT_NONE;
     if (elem != DT_NONE && !accepts(i->op, elem))
@@ -159,7 +163,8 @@ static bool check_leaf(Check *c, Ref r)
         return (scalar_s64 && i->integer >= 0 && i->integer < SIZE_COUNT) || BAD(c, r, "no such run-time size");
     case OP_BLOCK:
         return (scalar_s64 && i->integer >= 0 && i->integer < c->k->grid_rank) ||
-               BAD(c, r, "dimension %lld of a grid that has %d; set the grid first", (long long)i->integer, c->k->grid_rank);
+               BAD(c, r, "dimension %lld of a grid that has %d; set the grid first", (long long)i->integer,
+                   c->k->grid_rank);
     case OP_ROW:
         return (t.elem == DT_S32 && t.cols == 1) || BAD(c, r, "is a column of s32, [R,1]");
     case OP_COL:
@@ -182,7 +187,8 @@ static bool check_extents(Check *c, Ref r, const Memory *m)
             elements > (int64_t)1 << 46)
             return BAD(c, r, "extent %d of '%s' is not 1 or more, or the whole is beyond any memory", d + 1, m->name);
         if (m->space == SPACE_SHARED && dim.size >= 0)
-            return BAD(c, r, "extent %d of the shared tile '%s' is a run-time size; it must be a number", d + 1, m->name);
+            return BAD(c, r, "extent %d of the shared tile '%s' is a run-time size; it must be a number", d + 1,
+                       m->name);
     }
     return true;
 }
@@ -271,7 +277,7 @@ static bool check_reads(Check *c, Ref r)
     return true;
 }
 
-/* ---- regions ------------------------------------------------------------------------------------------------------- */
+/* ---- regions ----------------------------------------------------------------------------------------------------- */
 
 static bool open_region(Check *c, Ref r)
 {
@@ -326,7 +332,7 @@ static bool check_control(Check *c, Ref r)
     return i->op == OP_ELSE ? turn_region(c, r) : i->op == OP_END ? close_region(c, r) : open_region(c, r);
 }
 
-/* ---- the grid -------------------------------------------------------------------------------------------------------- */
+/* ---- the grid ---------------------------------------------------------------------------------------------------- */
 
 /* Values that can be computed before any block runs: constants, sizes, and integer arithmetic on them. */
 static bool is_host(const Check *c, const Ins *i)
@@ -356,7 +362,7 @@ static bool check_grid(Check *c)
     return true;
 }
 
-/* ---- the walk ---------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 static bool check_instruction(Check *c, Ref r)
 {
@@ -376,7 +382,9 @@ static bool check_instruction(Check *c, Ref r)
     }
     if (op_info[i->op].class == CLASS_CTRL)
         return check_control(c, r);
-    return op_info[i->op].class == CLASS_LEAF ? check_leaf(c, r) && check_tile(c, r, i->type) : check_reads(c, r);
+    if (op_info[i->op].class != CLASS_LEAF)
+        return check_reads(c, r);
+    return check_leaf(c, r) && (i->op == OP_MEMORY || check_tile(c, r, i->type));
 }
 
 /* Numbers the frags and finds the memories that are written, before the walk. */

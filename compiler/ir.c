@@ -139,7 +139,8 @@ static bool infer_shape(const Kernel *k, Ins *i, Err *err)
         return true;
     case OP_BITCAST:
         if (dtype_bits(i->type.elem) != dtype_bits(t.elem))
-            return err_set(err, "'bitcast' from %s to %s changes the size", dtype_name(t.elem), dtype_name(i->type.elem));
+            return err_set(err, "'bitcast' from %s to %s changes the size", dtype_name(t.elem),
+                           dtype_name(i->type.elem));
         i->type = (Type){i->type.elem, t.rows, t.cols};
         return true;
     case OP_SLICE:
@@ -167,16 +168,19 @@ static bool infer_shape(const Kernel *k, Ins *i, Err *err)
 
 static bool need(const Kernel *k, const Ins *i, int n, Op op, const char *what, Err *err)
 {
-    return ir_at(k, i->arg[n])->op == op || err_set(err, "'%s': operand %d must be %s", op_info[i->op].text, n + 1, what);
+    return ir_at(k, i->arg[n])->op == op ||
+           err_set(err, "'%s': operand %d must be %s", op_info[i->op].text, n + 1, what);
 }
 
 static bool fits(const Kernel *k, const Ins *i, Type into, Ref value, Err *err)
 {
     Type t = type_of(k, value), merged;
     if (t.elem != into.elem)
-        return err_set(err, "'%s': %s into %s; cast first", op_info[i->op].text, dtype_name(t.elem), dtype_name(into.elem));
+        return err_set(err, "'%s': %s into %s; cast first", op_info[i->op].text, dtype_name(t.elem),
+                       dtype_name(into.elem));
     if (!ir_broadcast(into, t, &merged) || merged.rows != into.rows || merged.cols != into.cols)
-        return err_set(err, "'%s': a %d x %d tile into %d x %d", op_info[i->op].text, t.rows, t.cols, into.rows, into.cols);
+        return err_set(err, "'%s': a %d x %d tile into %d x %d", op_info[i->op].text, t.rows, t.cols, into.rows,
+                       into.cols);
     return true;
 }
 
@@ -187,8 +191,8 @@ static bool infer_gemm(const Kernel *k, Ins *i, Err *err)
         return false;
     Type acc = type_of(k, i->arg[0]), a = type_of(k, i->arg[1]), b = type_of(k, i->arg[2]);
     if (a.rows != acc.rows || b.cols != acc.cols || a.cols != b.rows)
-        return err_set(err, "'gemm': [%d,%d] += [%d,%d] x [%d,%d] does not fit", acc.rows, acc.cols, a.rows, a.cols, b.rows,
-                       b.cols);
+        return err_set(err, "'gemm': [%d,%d] += [%d,%d] x [%d,%d] does not fit", acc.rows, acc.cols, a.rows, a.cols,
+                       b.rows, b.cols);
     return true;
 }
 
@@ -317,8 +321,8 @@ bool ir_infer(const Kernel *k, Ins *ins, Err *err)
         return false;
     Type t = ins->op == OP_STORE || ins->op == OP_SCATTER ? type_of(k, ins->arg[0]) : ins->type;
     if (ins->op != OP_VIEW && (int64_t)t.rows * t.cols > MAX_TILE)
-        return err_set(err, "'%s': a tile of %d x %d has more than %d elements; use smaller tiles", o->text, t.rows, t.cols,
-                       MAX_TILE);
+        return err_set(err, "'%s': a tile of %d x %d has more than %d elements; use smaller tiles", o->text, t.rows,
+                       t.cols, MAX_TILE);
     return true;
 }
 

@@ -1,11 +1,11 @@
 /* ir.h - tile IR: the private header of the compiler. Structures first, then prototypes grouped by file.
  *
  * A Kernel is a list of instructions in program order; loops and conditionals are regions closed by `end`. A Ref is an
- * index into that list. Every value is a tile [rows, cols] of one element type; a scalar is 1 x 1. Results are immutable
- * but for `frag`, a mutable register tile that `set` and `gemm` change. Memory is reached through views only.
+ * index into that list. Every value is a tile [rows, cols] of one element type; a scalar is 1 x 1. Results are
+ * immutable but for `frag`, a mutable register tile that `set` and `gemm` change. Memory is reached through views only.
  *
- * The order of every sum is part of the operator (numerics contract): `reduce add` names its tree, `gemm` walks K upwards
- * with one accumulator an element, and numerics.c refuses anything that a setting could reorder.
+ * The order of every sum is part of the operator (numerics contract): `reduce add` names its tree, `gemm` walks K
+ * upwards with one accumulator an element, and numerics.c refuses anything that a setting could reorder.
  */
 #ifndef BLADE_IR_H
 #define BLADE_IR_H
@@ -73,7 +73,7 @@ typedef struct Memory {
     int64_t pitch; /* elements; >= last extent; 0 means the last extent */
     Layout layout;
     int unit; /* PANEL: elements of K side by side */
-    bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p, 2p+1 at bits 4p, 16+4p), else for byte dot products */
+    bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p,2p+1 at bits 4p,16+4p), else for byte dots */
     Space space;
     Access access;
     int index; /* argument number for SPACE_GLOBAL */
@@ -94,12 +94,13 @@ typedef struct Ins {
         int64_t integer; /* CONST of an integer type; LOOP step; SIZE id; BLOCK dimension; MEMORY index in mem[] */
         int pos[2];      /* SLICE: first row and column */
     };
-    int a, b;            /* FRAG class; LOOP kind and stages; REDUCE kind and axis (0 rows, 1 cols); VIEW flags; GEMM unroll */
+    int a, b; /* FRAG class; LOOP kind and stages; REDUCE kind and axis (0 rows, 1 cols); VIEW flags; GEMM unroll */
     int c;               /* REDUCE order: width of the tree, 0 when the order cannot matter (max, min) */
     Loc loc;
 } Ins;
 
-enum { VIEW_TRANSPOSED = 1, VIEW_INSIDE = 2 }; /* tile columns run along the last but one dimension; known to lie inside */
+/* TRANSPOSED: tile columns run along the last but one dimension. INSIDE: known to lie within the memory's shape. */
+enum { VIEW_TRANSPOSED = 1, VIEW_INSIDE = 2 };
 
 /* What the operator's spec promises about the order of sums; see numerics.c. */
 typedef struct Numerics {
@@ -146,12 +147,12 @@ bool view_needs_mask(const Kernel *k, const Ins *view, int *rows, int *cols); /*
 int64_t memory_bytes(const Memory *m, const int64_t *sizes); /* total bytes for given sizes */
 
 /* print.c, parse.c: the text form, grammar in parse.c. print(parse(print(k))) == print(k), for any k that the builders
- * made, checked or not. The text may be any bytes. `file` names it in messages and in the Loc of lines without their own. */
+ * made, checked or not. The text may be any bytes; `file` names it in messages and in the Loc of lines without one. */
 void ir_print(const Kernel *k, Buf *out);
 Kernel *ir_parse(const char *text, size_t len, const char *file, Err *err);
 
-/* check.c: ir_check verifies all that lowering relies on: types, scopes, regions, frags set before they are read, memory
- * declarations, gemm operands, the grid, disjoint writes (writes.c). false with "file:line: 'op': reason; what to do". */
+/* check.c: ir_check verifies all that lowering relies on: types, scopes, regions, frags set before they are read,
+ * memory declarations, gemm operands, grid, disjoint writes (writes.c). Messages: "file:line: 'op': reason; fix". */
 bool ir_check(const Kernel *k, Err *err);
 bool ir_error(const Kernel *k, Ref at, Err *err, const char *format, ...) PRINTF(4, 5); /* such a message; false */
 

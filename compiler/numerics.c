@@ -1,17 +1,17 @@
-/* numerics.c - the numerics rule: the order of every float sum belongs to the operator, so what a setting could reorder is
- * refused. The rules, each decidable from the IR alone:
+/* numerics.c - the numerics rule: the order of every float sum belongs to the operator, so what a setting could reorder
+ * is refused. The rules, each decidable from the IR alone:
  *
  *   1. `reduce add` along columns names the operator's tree; an operator that declares none has no such reduction.
  *   2. `atomic_add` on floats is refused: its order is that of the threads.
- *   3. A frag into which a loop adds tiles along an axis, and that is reduced along it afterwards, is as wide as the tree
- *      (then each lane sums its elements in ascending order, whatever the step). Likewise the tile whose `reduce add` such
- *      a loop adds up: its width must be the tree's or the segment's, else the width of the tile would be the cut.
- *   4. Two gemm accumulators over one B are not added: that cuts K. A scaled sum (groups, experts) is the operator's own.
+ *   3. A frag into which a loop adds tiles along an axis, and that is reduced along it afterwards, is as wide as the
+ *      tree (then each lane sums its elements in ascending order, whatever the step). Likewise the tile whose
+ *      `reduce add` such a loop adds up: its width must be the tree's or the segment's, else it would be the cut.
+ *   4. Two gemm accumulators over one B are not added: that cuts K. A scaled sum (groups, experts) is the operator's.
  *   5. A loop that starts at a block's own place does not carry a float sum: that cuts it by block. An operator with
  *      segments may, since it says how they are combined.
  *
- * Integers sum exactly, so none of this concerns them. A sum is found through add, sub, neg, cast, slice, select and the
- * addend of fma; a schedule that hides it better is caught by the tests that compare settings bit for bit. */
+ * Integers sum exactly, so none of this concerns them. A sum is found through add, sub, neg, cast, slice, select and
+ * the addend of fma; a schedule that hides it better is caught by the tests that compare settings bit for bit. */
 #include "ir.h"
 
 typedef struct Term { /* of a sum: a value, or the product of two */
@@ -52,7 +52,7 @@ static bool is_float_sum(const Kernel *k, const Ins *i)
     return i->op == OP_REDUCE && i->a == REDUCE_ADD && dtype_is_float(i->type.elem) && reduced_extent(k, i) > 1;
 }
 
-/* ---- sums ------------------------------------------------------------------------------------------------------------ */
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 static void add_term(Sum *s, Ref a, Ref b)
 {
@@ -115,7 +115,7 @@ static bool reads(const Kernel *k, Ref r, Ref frag, int *fuel)
     return false;
 }
 
-/* ---- loops ----------------------------------------------------------------------------------------------------------- */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 
 static void track_regions(Rule *u, Ref r)
 {
@@ -164,7 +164,7 @@ static bool at_block(const Rule *u, const Ins *i)
     return any;
 }
 
-/* ---- axes ------------------------------------------------------------------------------------------------------------ */
+/* ---- axes -------------------------------------------------------------------------------------------------------- */
 
 /* The axes of the tile whose coordinate depends on the loop's index. */
 static int axes_of_view(const Rule *u, Ref ref, Ref loop)
@@ -205,7 +205,7 @@ static int axes_walked(const Rule *u, Ref r, Ref loop, int *fuel)
 
 static int reduced_axis(const Ins *reduce) { return reduce->b ? AXIS_COLS : AXIS_ROWS; }
 
-/* ---- the rules ------------------------------------------------------------------------------------------------------- */
+/* ---- the rules --------------------------------------------------------------------------------------------------- */
 
 static bool check_reduce(const Rule *u, Ref r)
 {
@@ -215,7 +215,8 @@ static bool check_reduce(const Rule *u, Ref r)
         return true; /* down the rows: ascending, no tree */
     if (!tree)
         return ir_error(u->k, r, u->err, "the operator declares no order for sums; add numerics.sum to its spec");
-    return i->c == tree || ir_error(u->k, r, u->err, "a tree of %d, but the operator sums with a tree of %d", i->c, tree);
+    return i->c == tree ||
+           ir_error(u->k, r, u->err, "a tree of %d, but the operator sums with a tree of %d", i->c, tree);
 }
 
 static bool is_fixed(const Kernel *k, int extent)
@@ -235,8 +236,8 @@ static bool check_reduced_frag(const Rule *u, Ref r)
     int extent = reduced_extent(u->k, i);
     if (!(u->carried[from] & reduced_axis(i)) || is_fixed(u->k, extent))
         return true;
-    return ir_error(u->k, r, u->err, "a loop adds tiles into this frag, %d long, so the order of the sum depends on that; "
-                    "make it %d long, the operator's tree", extent, u->k->numerics.tree);
+    return ir_error(u->k, r, u->err, "a loop adds tiles into this frag, %d long, so the order of the sum depends on "
+                    "that; make it %d long, the operator's tree", extent, u->k->numerics.tree);
 }
 
 /* Rule 3, second half. */
@@ -247,8 +248,8 @@ static bool check_added_sums(const Rule *u, Ref r, Ref loop, const Sum *s)
         int fuel = FUEL;
         if (!s->term[n].b && is_float_sum(u->k, i) && !is_fixed(u->k, reduced_extent(u->k, i)) &&
             axes_walked(u, i->arg[0], loop, &fuel) & reduced_axis(i))
-            return ir_error(u->k, r, u->err, "a loop adds up sums of %d elements, so their order depends on the tile; add "
-                            "the tiles into a frag %d long and reduce it after the loop", reduced_extent(u->k, i),
+            return ir_error(u->k, r, u->err, "a loop adds up sums of %d elements, so their order depends on the tile; "
+                            "add the tiles into a frag %d long and reduce it after the loop", reduced_extent(u->k, i),
                             u->k->numerics.tree);
     }
     return true;
@@ -363,8 +364,8 @@ bool ir_check_numerics(const Kernel *k, Err *err)
     Arena *a = arena_new();
     size_t n = k->ins.len;
     Rule u = {.k = k, .err = err, .end = arena_array(a, Ref, n), .previous = arena_array(a, Ref, n),
-              .resets = arena_array(a, bool, n), .at_block = arena_array(a, bool, n), .carried = arena_array(a, uint8_t, n),
-              .product = arena_array(a, Ref, n)};
+              .resets = arena_array(a, bool, n), .at_block = arena_array(a, bool, n),
+              .carried = arena_array(a, uint8_t, n), .product = arena_array(a, Ref, n)};
     survey(&u);
     bool ok = true;
     for (Ref r = 1; ok && r < (Ref)n; r++) {

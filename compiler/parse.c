@@ -1,4 +1,4 @@
-/* parse.c - reads the text form of tile IR that print.c writes, through the builders, so that types are checked at once.
+/* parse.c - reads the text form of tile IR that print.c writes; built by the builders, so types are checked at once.
  *
  *     text        = { line }                      one instruction a line; ";" starts a comment
  *     line        = [ kernel | grid | instruction ] [ ";" comment ]
@@ -33,7 +33,7 @@ typedef struct Word {
     size_t len;
 } Word;
 
-/* ---- messages and tokens ------------------------------------------------------------------------------------- */
+/* ---- messages and tokens ----------------------------------------------------------------------------------------- */
 
 static bool fail(Parser *p, const char *format, ...) PRINTF(2, 3);
 static bool fail(Parser *p, const char *format, ...)
@@ -198,7 +198,7 @@ static bool string(Parser *p, const char **out)
     return true;
 }
 
-/* ---- values and types ---------------------------------------------------------------------------------------- */
+/* ---- values and types -------------------------------------------------------------------------------------------- */
 
 static bool value_number(Parser *p, int *number)
 {
@@ -252,7 +252,7 @@ static bool type(Parser *p, Type *t)
            ((int64_t)t->rows * t->cols <= MAX_TILE || fail(p, "a tile has at most %d elements", MAX_TILE));
 }
 
-/* ---- operations with more than operands ------------------------------------------------------------------------ */
+/* ---- operations with more than operands -------------------------------------------------------------------------- */
 
 /* const = "const" number ":" element; the number is read once the element type is known. */
 static bool const_number(Parser *p, Word *number)
@@ -312,7 +312,8 @@ static bool shape(Parser *p, Memory *m)
     return expect(p, ']');
 }
 
-/* memory ( "global" argument ( "in" | "out" | "inout" ) | "shared" ) element name shape [ "pitch" int ] [ "panel" unit [ "pairs" ] ] */
+/* memory = "memory" ( "global" argument ( "in" | "out" | "inout" ) | "shared" ) element name shape
+ *          [ "pitch" int ] [ "panel" unit [ "pairs" ] ] */
 static bool memory(Parser *p, Memory *m)
 {
     static const char *const spaces[] = {"global", "shared"}, *const accesses[] = {"in", "out", "inout"};
@@ -386,7 +387,7 @@ static bool gemm(Parser *p, Ins *i)
     return operands(p, i) && (!accept_word(p, "unroll") || small(p, 1, MAX_UNROLL, &i->a));
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 /* What one line says, before it is built. */
 typedef struct Line {

@@ -9,7 +9,8 @@
  *     %5 = view %1[%3, %4] 1x16                             ; rmsnorm.lua:12
  *     %6 = load %5 : f32[1,16]
  *
- * The grammar stands in parse.c, which reads this back. Any kernel that the builders made can be printed, correct or not. */
+ * The grammar stands in parse.c, which reads this back. Any kernel that the builders made can be printed, correct or
+ * not. A location in a comment is that of the schedule. */
 #include "ir.h"
 
 #include <ctype.h>

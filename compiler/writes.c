@@ -1,11 +1,11 @@
-/* writes.c - blocks run in any order and at once, so no two may write the same element of an output. Refuses a store whose
- * coordinates do not depend on every block index of the grid, unless a `when` pins the missing ones to one value:
+/* writes.c - blocks run in any order and at once, so no two may write the same element of an output. Refuses a store
+ * whose coordinates do not depend on every block index of the grid, unless a `when` pins the missing ones to one value:
  *
  *     store y[t, 0]  on the grid (tokens, 4)          refused: the 4 blocks of a token write the same row
  *     when eq(block 1, 0) ... store y[t, 0] ... end   fine: one of them does
  *
- * Dependence is traced through arithmetic, loads, frags and shared tiles, and is enough: that two different indices give two
- * different places is the schedule's business, and tested by running it. Needs a kernel that passed the rest of ir_check. */
+ * Dependence is traced through arithmetic, loads, frags and shared tiles, and is enough: that two indices give
+ * different places is the schedule's business, and tested by running it. Needs what the rest of ir_check ensures. */
 #include "ir.h"
 
 enum { MAX_PASSES = 64 }; /* one for each frag that feeds an earlier one; two or three in practice */
@@ -119,8 +119,8 @@ static bool check_write(const Writes *w, Ref r, Dims wide, Dims pinned, Err *err
     if (m->space == SPACE_SHARED || !missing)
         return true;
     int d = __builtin_ctz(missing);
-    return ir_error(w->k, r, err, "blocks would write the same elements of '%s': the place does not depend on block %d; "
-                    "use block %d in the coordinates, or write inside a condition block %d == 0", m->name, d, d, d);
+    return ir_error(w->k, r, err, "blocks would write the same elements of '%s': the place does not depend on block "
+                    "%d; use block %d in the coordinates, or write when block %d is 0 only", m->name, d, d, d);
 }
 
 static bool check_writes(Writes *w, Err *err)
