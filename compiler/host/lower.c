@@ -142,6 +142,11 @@ static void lower_join(Lower *l, const Ins *i, Ref r)
     V *out = new_value(l, r, tile_vectors(i->type));
     for (int row = 0; row < i->type.rows; row++)
         for (int v = 0; v < per_row; v++) {
+            if (n == 16 && a.cols % 16 == 0) {
+                int left = a.cols / 16;
+                out[row * per_row + v] = tile_vec(l, i->arg[v >= left], row, v >= left ? v - left : v, 16);
+                continue;
+            }
             V e[16];
             for (int c = 0; c < n; c++) {
                 int col = v * n + c;
