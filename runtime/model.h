@@ -64,8 +64,8 @@ int model_threads(const Model *m);
 const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
 const char *model_warning(const Model *m); /* something the user should know after loading; NULL when nothing */
 
-/* The array of an input or output, for the limits above; NULL when the plan has none. Row stride of the block table is
- * the step's table_width; of the logits model_plan()->logits_stride. */
+/* The array of an input or output, for the limits above, never NULL. Row stride of the block table is the step's
+ * table_width; of the logits model_plan()->logits_stride. */
 void *model_io(Model *m, PlanIo io);
 
 /* Zeroes a page in all layers. Do it when a page is handed to a sequence: stale contents may hold NaN, and 0 * NaN. */

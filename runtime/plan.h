@@ -56,9 +56,11 @@ typedef struct Extent {
     int size; /* SizeId, or -1 */
 } Extent;
 
-/* A tensor that the plan names, and what it must look like: -1, DT_NONE and rank -1 mean "anything". */
+/* A tensor that the plan names, and what it must look like: -1, DT_NONE and rank -1 mean "anything". A tensor is used
+ * where it lies in the file when its address is a multiple of `align`, and is copied otherwise. */
 typedef struct TensorSpec {
     const char *name;
+    int64_t align; /* "align"; 64 for mapped buffers, the size of an element for load steps (0) */
     DType type;
     int rank;
     int64_t shape[8];
@@ -76,7 +78,7 @@ typedef struct PlanBuffer {
     int io; /* PlanIo of an input or output, else -1 */
     int terms;
     Extent *bytes;      /* total size is the sum of the terms; inputs and outputs: by their PLAN_IO row */
-    int64_t page_bytes; /* kv: total = page_bytes * kv_pages, pages one after the other */
+    int64_t page_bytes; /* kv, else 0: total = page_bytes * kv_pages, pages one after the other */
     TensorSpec tensor;  /* mapped */
     PlanFill fill;
     const void *data;   /* constant: data_bytes of it */
@@ -143,14 +145,19 @@ typedef struct Plan {
 Plan *plan_parse(const char *text, size_t size, size_t code_len, Err *err);
 void plan_free(Plan *p); /* NULL is allowed */
 
-/* Number of blocks of a kernel's grid; -1 when it does not fit 62 bits. Sizes are not negative. */
+/* Number of blocks of a kernel's grid; -1 when it is absurd. Sizes are not negative. */
 int64_t plan_blocks(const PlanKernel *k, const int64_t sizes[SIZE_COUNT]);
-/* Bytes of a buffer for these capacities; -1 when that does not fit. */
+/* Bytes of a buffer for these capacities; -1 when absurd. */
 int64_t plan_buffer_bytes(const Plan *p, int buffer, const int64_t caps[SIZE_COUNT]);
+/* The same for an input or output, whether the plan has it or not. */
+int64_t plan_io_bytes(const Plan *p, PlanIo io, const int64_t caps[SIZE_COUNT]);
 /* Bytes of one page in all kv buffers together. */
 int64_t plan_page_bytes(const Plan *p);
 /* First step whose max_tokens covers `tokens`; NULL when there is none. */
 const PlanStep *plan_step_for(const Plan *p, int64_t tokens);
+
+/* Bytes that a buffer takes in its region: 64-byte aligned, at least 64 readable bytes behind its end. */
+int64_t plan_room(int64_t bytes);
 
 /* Memory in bytes by kind of buffer, exact for these capacities: what is allocated, and what stays in the file. */
 typedef struct PlanMemory {

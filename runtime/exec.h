@@ -1,0 +1,34 @@
+/* exec.h - a plan at work on a device: its buffers, its code, and the runs of its launch lists. */
+#ifndef BLADE_EXEC_H
+#define BLADE_EXEC_H
+
+#include "device.h"
+
+typedef struct Exec Exec;
+
+/* Loads the code and allocates every buffer for these capacities, mapped tensors excepted. The plan and the device must
+ * outlive it; the code is copied. */
+Exec *exec_new(const Plan *p, const uint8_t *code, Device *d, const int64_t caps[SIZE_COUNT], Err *err);
+void exec_free(Exec *e); /* NULL is allowed */
+
+const Plan *exec_plan(const Exec *e);
+Device *exec_device(const Exec *e);
+
+void *exec_buffer(const Exec *e, int buffer); /* its address on the device; NULL for a mapped one without address */
+int64_t exec_buffer_bytes(const Exec *e, int buffer);
+void exec_set_mapped(Exec *e, int buffer, void *address); /* gives a mapped buffer its address */
+bool exec_own_mapped(Exec *e, int buffer, Err *err);      /* allocates it instead */
+
+/* Ends loading: frees the temporaries and resolves all launches. Every mapped buffer has an address by now. */
+bool exec_ready(Exec *e, Err *err);
+
+/* Run with sizes none of which is above its capacity; steps are indices of the plan's. No allocation, no system call. */
+void exec_run_step(Exec *e, int step, const int64_t sizes[SIZE_COUNT]);
+void exec_run_sample(Exec *e, const int64_t sizes[SIZE_COUNT]);
+
+/* One launch with explicit arguments, finished on return: load steps, limit kernels. */
+void exec_run_once(Exec *e, int kernel, void *const *buffers, const int64_t sizes[SIZE_COUNT], int64_t blocks);
+
+void exec_zero_page(Exec *e, int64_t page); /* in every kv buffer */
+
+#endif

@@ -1,0 +1,234 @@
+/* jit.c - the cache of packs and the way to the generator; see jit.h. */
+#include "jit.h"
+
+#include <ctype.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "bladegen.h"
+#include "cpu.h"
+#include "signature.h"
+
+enum { PATH_BYTES = 4096, ROOM_NEEDED = 16 << 20 }; /* bytes that a pack may take while it is written */
+
+typedef struct Jit {
+    const JitRequest *r;
+    const char *target;
+    char generator[PATH_BYTES], source[PATH_BYTES];
+    uint64_t signature; /* 0: the generator's file is not known, any pack is current */
+    char folder[PATH_BYTES - 64], pack[PATH_BYTES], lock[PATH_BYTES];
+} Jit;
+
+static void report(const JitRequest *r, const char *what, int64_t done, int64_t total)
+{
+    if (r->progress)
+        r->progress(r->context, what, done, total);
+}
+
+/* ---- checking ------------------------------------------------------------------------------------------------- */
+
+static bool fits(const Pack *p, const char *path, uint64_t fingerprint, const char *weights, Err *err)
+{
+    if (p->header.fingerprint != fingerprint)
+        return err_set(err, "%s: this pack was built for another checkpoint (configuration and tensors differ)", path);
+    if (weights && strcmp(p->header.weights, weights))
+        return err_set(err, "%s: this pack was built for weights %s, not %s", path, p->header.weights, weights);
+    return cpu_runs(p->header.target, err) || err_prefix(err, "%s", path);
+}
+
+bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err)
+{
+    if (!pack_open(path, pack, err))
+        return false;
+    if (fits(pack, path, fingerprint, weights, err))
+        return true;
+    pack_close(pack);
+    return false;
+}
+
+/* A cached pack that may be used as it is. */
+static bool open_cached(const Jit *j, Pack *pack, Err *err)
+{
+    if (!jit_open(j->pack, j->r->fingerprint, j->r->weights, pack, err))
+        return false;
+    if (!j->signature || pack->header.signature == j->signature)
+        return true;
+    pack_close(pack);
+    return err_set(err, "%s: built by another version of the generator", j->pack);
+}
+
+/* ---- folders -------------------------------------------------------------------------------------------------- */
+
+static bool cache_folder(const JitRequest *r, char *out, size_t size)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = r->cache              ? snprintf(out, size, "%s", r->cache)
+            : xdg && xdg[0] == '/' ? snprintf(out, size, "%s/blade", xdg)
+            : home && home[0]      ? snprintf(out, size, "%s/.cache/blade", home)
+                                   : snprintf(out, size, "%s", "");
+    return n < (int)size;
+}
+
+/* Whether a pack can be written to the folder, which is created: by taking room for one and giving it back. */
+static bool has_room(const char *folder, Err *err)
+{
+    char path[PATH_BYTES];
+    if (!folder[0])
+        return err_set(err, "no home folder is set");
+    if (!dir_make(folder, err))
+        return false;
+    snprintf(path, sizeof path, "%s/.room.XXXXXX", folder);
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return err_set(err, "%s: %s", folder, strerror(errno));
+    unlink(path);
+    int rc = posix_fallocate(fd, 0, ROOM_NEEDED);
+    close(fd);
+    return !rc || err_set(err, "%s: %s", folder, strerror(rc));
+}
+
+/* ---- building ------------------------------------------------------------------------------------------------- */
+
+static void on_progress(void *context, int done, int total, const char *what)
+{
+    (void)what;
+    report(context, "generating kernels", done, total);
+}
+
+typedef int BuildFn(const BladegenRequest *, char *, size_t);
+
+static BuildFn *load_generator(const Jit *j, Err *err)
+{
+    void *lib = dlopen(j->generator, RTLD_NOW | RTLD_LOCAL);
+    BuildFn *build = NULL;
+    void *symbol = lib ? dlsym(lib, "bladegen_build") : NULL;
+    memcpy(&build, &symbol, sizeof build);
+    if (!build) {
+        const char *why = dlerror();
+        err_set(err, "no pack fits and the generator libbladegen.so is not here: build one with `bladegen build %s` "
+                "and pass --pack (%s)", j->r->model, why ? why : "no function bladegen_build in it");
+    }
+    return build; /* the library stays: LLVM does not like to be unloaded */
+}
+
+static bool build(const Jit *j, const char *output, Err *err)
+{
+    BuildFn *fn = load_generator(j, err);
+    if (!fn)
+        return false;
+    BladegenRequest q = {
+        .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output, .source = j->signature ? j->source : NULL,
+        .threads = j->r->threads, .progress = on_progress, .context = (void *)j->r,
+    };
+    char text[1536] = "";
+    return fn(&q, text, sizeof text) == 0 || err_set(err, "%s", text[0] ? text : "the generator failed");
+}
+
+/* Builds into a folder of temporary files and opens the pack; nothing stays behind but the mapping. */
+static bool build_temporary(const Jit *j, Pack *pack, Err *err)
+{
+    const char *places[] = {getenv("TMPDIR"), "/tmp", "/dev/shm"};
+    Err why = {0};
+    for (size_t i = 0; i < COUNT(places); i++) {
+        char folder[512], path[600];
+        if (!places[i] || snprintf(folder, sizeof folder, "%s/blade-XXXXXX", places[i]) >= (int)sizeof folder ||
+            !has_room(places[i], &why) || !mkdtemp(folder))
+            continue;
+        snprintf(path, sizeof path, "%s/pack", folder);
+        bool ok = build(j, path, err) && jit_open(path, j->r->fingerprint, j->r->weights, pack, err);
+        unlink(path);
+        rmdir(folder);
+        return ok;
+    }
+    return err_set(err, "no room to build a pack in, neither the cache folder nor a temporary one: %s", why.text);
+}
+
+static bool fall_back(const Jit *j, const Err *why, Pack *pack, Buf *warning, Err *err)
+{
+    if (!build_temporary(j, pack, err))
+        return false;
+    buf_printf(warning, "the cache folder can't be used (%s): kernels were generated into a temporary file and will be "
+               "again next time; --cache DIR names another folder", why->text);
+    return true;
+}
+
+/* Takes the lock of this pack, waiting for another process that builds it; -1 when it can't be made. */
+static int take_lock(const Jit *j, Err *why)
+{
+    int fd = open(j->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        report(j->r, "waiting for another process that generates the same kernels", 0, 0);
+        while (flock(fd, LOCK_EX) < 0 && errno == EINTR) {
+        }
+    }
+    if (fd < 0)
+        err_set(why, "%s: %s", j->lock, strerror(errno));
+    return fd;
+}
+
+/* Under the lock: another process may have built it meanwhile. */
+static bool build_cached(const Jit *j, Pack *pack, Buf *warning, Err *err)
+{
+    Err why = {0};
+    if (open_cached(j, pack, &why))
+        return true;
+    if (!build(j, j->pack, err)) {
+        Err full = {0};
+        return !has_room(j->folder, &full) && fall_back(j, &full, pack, warning, err);
+    }
+    if (!jit_open(j->pack, j->r->fingerprint, j->r->weights, pack, err))
+        return false;
+    if (j->signature && pack->header.signature != j->signature)
+        buf_printf(warning, "%s: the generator signed the pack in another way than this program expects; it will be "
+                   "built again next time. Do blade and libbladegen come from the same build?", j->pack);
+    return true;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------ */
+
+static bool prepare(Jit *j, const JitRequest *r, Err *err)
+{
+    j->r = r;
+    j->target = r->target ? r->target : cpu_best();
+    bool found = r->generator || generator_find(j->generator, sizeof j->generator);
+    if (r->generator)
+        snprintf(j->generator, sizeof j->generator, "%s", r->generator);
+    source_folder(j->generator, j->source, sizeof j->source);
+    if (found && file_exists(j->generator))
+        j->signature = source_signature(j->source, j->generator);
+    for (const char *s = r->weights; *s; s++)
+        if (!isalnum((unsigned char)*s))
+            return err_set(err, "unknown weight format '%s'", r->weights);
+    if (!cache_folder(r, j->folder, sizeof j->folder))
+        return err_set(err, "the path of the cache folder is too long");
+    char name[128];
+    snprintf(name, sizeof name, "%016llx-%.31s-%.15s", (unsigned long long)r->fingerprint, j->target, r->weights);
+    if (snprintf(j->pack, sizeof j->pack, "%s/%s.pack", j->folder, name) >= (int)sizeof j->pack ||
+        snprintf(j->lock, sizeof j->lock, "%s/%s.lock", j->folder, name) >= (int)sizeof j->lock)
+        return err_set(err, "the path of the cache folder is too long");
+    return true;
+}
+
+bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err)
+{
+    Jit *j = xcalloc(1, sizeof *j);
+    Err why = {0};
+    int lock = -1;
+    bool ok = prepare(j, r, err);
+    if (ok && !open_cached(j, pack, &why)) {
+        if (!has_room(j->folder, &why) || (lock = take_lock(j, &why)) < 0)
+            ok = fall_back(j, &why, pack, warning, err);
+        else
+            ok = build_cached(j, pack, warning, err);
+    }
+    if (lock >= 0)
+        close(lock);
+    free(j);
+    return ok;
+}

@@ -1,0 +1,34 @@
+/* jit.h - finds the pack of a checkpoint for this machine in the cache folder, or has libbladegen build it.
+ *
+ * A cached pack is used when it is whole, made for this checkpoint, target and weight format, and (where the generator is
+ * installed) under the generator's present signature; else it is rebuilt. One process builds while others wait. When the
+ * cache folder can't be written, the pack is built into a temporary file and forgotten. libbladegen is loaded only to
+ * build: it brings LLVM along.
+ */
+#ifndef BLADE_JIT_H
+#define BLADE_JIT_H
+
+#include "pack.h"
+
+typedef void JitProgress(void *context, const char *what, int64_t done, int64_t total);
+
+typedef struct JitRequest {
+    const char *model;     /* as bladegen takes it: a checkpoint folder or a config.json */
+    uint64_t fingerprint;  /* of the checkpoint */
+    const char *target;    /* NULL: cpu_best() */
+    const char *weights;   /* "auto", "w4", ... */
+    const char *cache;     /* folder; NULL: $XDG_CACHE_HOME/blade or ~/.cache/blade */
+    const char *generator; /* path of libbladegen.so; NULL: generator_find() */
+    int threads;
+    JitProgress *progress; /* may be NULL */
+    void *context;
+} JitRequest;
+
+/* Opens the pack. `warning` gets a text when the user should know something (it is left alone otherwise). */
+bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err);
+
+/* Opens a pack file that the user named: it must be for this checkpoint and a target that runs here. `weights` NULL
+ * takes whatever weight format it has. */
+bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err);
+
+#endif

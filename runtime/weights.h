@@ -1,0 +1,22 @@
+/* weights.h - fills the weights of an executor: by the plan's load steps from a checkpoint, or with random numbers. */
+#ifndef BLADE_WEIGHTS_H
+#define BLADE_WEIGHTS_H
+
+#include "checkpoint.h"
+#include "exec.h"
+
+typedef void WeightsProgress(void *context, const char *what, int64_t done, int64_t total);
+
+/* Points mapped buffers into the checkpoint (which must outlive the executor), runs the load steps in order, and makes
+ * the executor ready. A tensor that is missing, or is not of the type, shape or size that the plan was made for, is an
+ * error that names it. `progress` may be NULL. */
+bool weights_load(Exec *e, const Checkpoint *c, WeightsProgress *progress, void *context, Err *err);
+
+/* Fills weights and mapped buffers with random numbers as the plan's "fill" says; the same for the same plan. */
+bool weights_random(Exec *e, WeightsProgress *progress, void *context, Err *err);
+
+/* Bytes of mapped buffers that weights_load will copy, because a tensor lies unaligned in its file; with a NULL
+ * checkpoint what weights_random allocates: all of them. */
+int64_t weights_copied(const Plan *p, const Checkpoint *c);
+
+#endif
