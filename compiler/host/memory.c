@@ -70,7 +70,8 @@ V view_offset(Lower *l, const Ins *view)
     if (m->rank == 1)
         return coordinate(l, view, 0);
     int last = m->rank - 1;
-    V row = lead_offset(l, view, last, row_stride(m));
+    V row = lead_offset(l, view, last, 1);
+    row = m->pitch ? mul(l, row, m->pitch) : LLVMBuildNSWMul(l->b, row, extent_value(l, m->dim[last]), "");
     return LLVMBuildNSWAdd(l->b, row, coordinate(l, view, last), "");
 }
 

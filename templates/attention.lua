@@ -1,0 +1,90 @@
+-- attention.lua - softmax(q k^T) v over a paged KV cache, causal, grouped queries, optional sliding window. One operator for
+-- prefill and decode: a tile is up to p.tile consecutive tokens of one sequence (1 for decode). q is already scaled.
+--   q [tokens, heads, head_dim]; k pages [kv_pages, kv_heads, head_dim, page] and v pages [kv_pages, kv_heads, page, head_dim]
+--   packed for gemm; tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of positions
+--   i * page ..; positions[t] = position of a token row; the window counts the token itself (0: no window).
+-- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so that a row's
+-- bits depend neither on the tile it is in nor on how segments are spread over blocks.
+-- Sources: Milakov & Gimelshein 2018 (online softmax); Dao 2023, FlashAttention-2.
+function kv_unit(elem) return elem == "f32" and 1 or 2 end
+function query_type(kv) return kv == "bf16" and "bf16" or "f32" end
+
+function kv_arguments(p, access)
+  local panel = { panel = kv_unit(p.kv) }
+  return argument("k_pages", p.kv, { "kv_pages", p.kv_heads, round_up(p.head_dim, 2), p.page }, access, panel),
+         argument("v_pages", p.kv, { "kv_pages", p.kv_heads, p.page, round_up(p.head_dim, 16) }, access, panel)
+end
+
+return operator "attention" {
+  doc = "causal attention over a paged KV cache, prefill and decode",
+  args = function(p)
+    local k_pages, v_pages = kv_arguments(p)
+    return {
+      argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim }), k_pages, v_pages,
+      argument("positions", "s32", { "tokens" }), argument("tiles", "s32", { p.tiles, 4 }),
+      argument("block_table", "s32", { "seqs", "table_width" }),
+      activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out"),
+    }
+  end,
+  numerics = function(p) return { tree = 16, segment = p.segment } end,
+  inputs = function(p, t, sizes, random)
+    -- sequences of decreasing length, pages in a shuffled order, tokens cut into tiles
+    t.block_table:fill(function(s, i) return (s * sizes.table_width + i) * 7 % sizes.kv_pages end)
+    t.positions:fill(function(row) return 0 end)
+    t.tiles:fill(function() return 0 end)
+    local row, last = 0, sizes.table_width * p.page - 1
+    for tile = 0, sizes[p.tiles] - 1 do
+      local count = math.min(p.tile, sizes.tokens - row)
+      local seq = tile % sizes.seqs
+      local first = math.max(0, last - 37 * tile - count)
+      t.tiles:set(row, tile, 0)
+      t.tiles:set(count, tile, 1)
+      t.tiles:set(seq, tile, 2)
+      for i = 0, count - 1 do t.positions:set(first + i, row + i) end
+      row = row + count
+    end
+  end,
+  reference = function(p, t, sizes)
+    local group = p.heads // p.kv_heads
+    for tile = 0, sizes[p.tiles] - 1 do
+      local first, count, seq = t.tiles:get(tile, 0), t.tiles:get(tile, 1), math.tointeger(t.tiles:get(tile, 2))
+      for row = math.tointeger(first), math.tointeger(first + count - 1) do
+        local position = math.tointeger(t.positions:get(row))
+        local start = p.window and p.window > 0 and math.max(0, position - p.window + 1) or 0
+        for head = 0, p.heads - 1 do
+          local score, top, kv = {}, -math.huge, head // group
+          for i = start, position do
+            local page, at, sum = math.tointeger(t.block_table:get(seq, i // p.page)), i % p.page, 0
+            for d = 0, p.head_dim - 1 do sum = sum + t.q:get(row, head, d) * t.k_pages:get(page, kv, d, at) end
+            score[i], top = sum, math.max(top, sum)
+          end
+          local total, out = 0, {}
+          for i = start, position do
+            score[i] = math.exp(score[i] - top)
+            total = total + score[i]
+          end
+          for d = 0, p.head_dim - 1 do
+            local sum = 0
+            for i = start, position do
+              sum = sum + score[i] * t.v_pages:get(math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
+            end
+            t.y:set(sum / total, row, head * p.head_dim + d)
+          end
+        end
+      end
+    end
+  end,
+  tolerance = function(p) return (p.kv == "bf16" or p.out == "bf16") and 6e-3 or 5e-6 end,
+  cases = {
+    { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 512, kv = "f32", tile = 1, tiles = "decode_tiles" },
+      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
+    { p = { heads = 8, kv_heads = 4, head_dim = 8, page = 32, segment = 512, kv = "f32", tile = 6, tiles = "prefill_tiles" },
+      sizes = { tokens = 15, seqs = 2, prefill_tiles = 3, table_width = 3, kv_pages = 6 } },
+    { p = { heads = 4, kv_heads = 1, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 3, tiles = "prefill_tiles" },
+      sizes = { tokens = 8, seqs = 1, prefill_tiles = 3, table_width = 7, kv_pages = 8 } },
+    { p = { heads = 2, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "f32", tile = 4, tiles = "prefill_tiles", window = 40 },
+      sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
+    { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
+      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
+  },
+}
