@@ -1,0 +1,190 @@
+/* session.c - implementation of cmd.h: loading for the commands, progress, output. */
+#include "cmd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* ---- sampling ------------------------------------------------------------------------------------------------------ */
+
+static void set_real(double *to, double value)
+{
+    *to = isnan(value) ? *to : value;
+}
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) == sizeof seed)
+        return seed;
+    return (uint64_t)(now_seconds() * 1e9);
+}
+
+RequestParams sampling_flags_apply(const SamplingFlags *f, const SamplingParams *defaults)
+{
+    RequestParams r = {.params = *defaults};
+    SamplingParams *p = &r.params;
+    set_real(&p->temperature, f->temperature);
+    set_real(&p->top_p, f->top_p);
+    set_real(&p->min_p, f->min_p);
+    set_real(&p->repetition_penalty, f->repetition);
+    set_real(&p->presence_penalty, f->presence);
+    set_real(&p->frequency_penalty, f->frequency);
+    p->max_tokens = f->max_tokens;
+    p->min_tokens = f->min_tokens;
+    p->ignore_eos = f->ignore_eos;
+    p->logprobs = (int)f->logprobs;
+    p->top_k = f->top_k == INT64_MIN ? p->top_k : f->top_k;
+    p->seed = f->seed == INT64_MIN ? random_seed() : (uint64_t)f->seed;
+    for (size_t i = 0; i < f->stops.len; i++)
+        vec_push(&r.stops, xstrdup(f->stops.at[i]));
+    return r;
+}
+
+/* ---- progress ---------------------------------------------------------------------------------------------------- */
+
+typedef struct Progress {
+    bool terminal;
+    bool shown;
+    double next; /* time of the next update */
+} Progress;
+
+static void show_progress(void *context, const char *what, int64_t done, int64_t total)
+{
+    Progress *p = context;
+    double now = now_seconds();
+    if (!p->terminal || now < p->next)
+        return;
+    p->next = now + 0.1;
+    p->shown = true;
+    if (total > 0)
+        fprintf(stderr, "\r\033[K%s %d %%", what, (int)(100 * (double)done / (double)total));
+    else
+        fprintf(stderr, "\r\033[K%s", what);
+    fflush(stderr);
+}
+
+static void end_progress(const Progress *p)
+{
+    if (p->shown)
+        fputs("\r\033[K", stderr);
+}
+
+/* ---- session ------------------------------------------------------------------------------------------------------ */
+
+static bool load_model(Session *s, const char *model_dir, const RunOptions *o, Err *err)
+{
+    /* What is soon over needs no line of its own. */
+    Progress progress = {.terminal = isatty(STDERR_FILENO), .next = now_seconds() + 0.3};
+    s->model = model_load(&(ModelOptions){
+        .model = model_dir,
+        .weights = o->weights,
+        .pack = o->pack,
+        .cache = o->cache,
+        .threads = (int)o->threads,
+        .max_num_batched_tokens = o->max_num_batched_tokens,
+        .max_num_seqs = o->max_num_seqs,
+        .max_model_len = o->max_model_len,
+        .max_outputs = o->max_outputs,
+        .kv_cache_memory = o->kv_cache_memory,
+        .progress = show_progress,
+        .context = &progress,
+    }, err);
+    end_progress(&progress);
+    if (!s->model)
+        return false;
+    if (model_warning(s->model))
+        fprintf(stderr, "blade: warning: %s\n", model_warning(s->model));
+    model_force_step(s->model, (int)o->bucket);
+    return true;
+}
+
+bool session_begin(Session *s, const char *model_dir, Err *err)
+{
+    Checkpoint *c = ckpt_open_config(model_dir, err);
+    if (!c)
+        return false;
+    s->dir = xstrdup(ckpt_dir(c));
+    s->tokenizer = tok_load(s->dir, err);
+    bool ok = s->tokenizer && generation_read(c, s->tokenizer, &s->generation, err);
+    ckpt_close(c);
+    return ok;
+}
+
+bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err)
+{
+    if (!load_model(s, model_dir, o, err))
+        return false;
+    s->engine = engine_new(s->model, &(EngineOptions){
+        .max_num_seqs = (int)o->max_num_seqs,
+        .max_num_batched_tokens = (int)o->max_num_batched_tokens,
+        .prefix_cache = !o->no_prefix_cache,
+        .shuffle_pages = (uint64_t)o->shuffle_pages,
+        .eos = s->generation.eos.at,
+        .eos_count = (int)s->generation.eos.len,
+    }, err);
+    return s->engine != NULL;
+}
+
+void session_close(Session *s)
+{
+    engine_free(s->engine);
+    model_free(s->model);
+    generation_free(&s->generation);
+    tok_free(s->tokenizer);
+    free(s->dir);
+    *s = (Session){0};
+}
+
+bool session_run(Session *s, Err *err)
+{
+    while (!engine_idle(s->engine))
+        if (!engine_step(s->engine, err))
+            return false;
+    return true;
+}
+
+/* ---- output ---------------------------------------------------------------------------------------------------------- */
+
+int cmd_fail(const char *name, const Err *err)
+{
+    fprintf(stderr, "%s: %s\n", name, err->text);
+    return 1;
+}
+
+bool cmd_flush(Err *err)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return true;
+    return err_set(err, "cannot write the output: %s", strerror(errno));
+}
+
+void cmd_put_utf8(Buf *out, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len;) {
+        uint32_t cp;
+        char bytes[4];
+        i += utf8_decode(text + i, len - i, &cp);
+        buf_put(out, bytes, utf8_encode(cp, bytes));
+    }
+}
+
+json_t *cmd_json_text(const char *text, size_t len)
+{
+    Buf valid = {0};
+    buf_reserve(&valid, len);
+    cmd_put_utf8(&valid, text, len);
+    json_t *value = json_stringn(valid.data, valid.len);
+    buf_free(&valid);
+    return value;
+}
+
+void cmd_print_json(json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(value);
+}
