@@ -33,6 +33,7 @@ typedef struct Rule {
     Ref *previous; /* by SET and GEMM: the one of the same frag before it; by FRAG: the last one */
     bool *resets;  /* by SET: the value does not contain the frag's own */
     bool *at_block; /* scalars computed from a block index of several, loads aside */
+    bool *active;     /* by FRAG: axes_walked is looking at it */
     uint8_t *carried; /* by FRAG: the axes along which some loop adds tiles to it */
     Ref *product;  /* the B memory whose float gemm a value holds, unscaled; 0 none */
     Ref loop[MAX_DEPTH]; /* open loops, 0 for a WHEN */
@@ -179,23 +180,36 @@ static int axes_of_view(const Rule *u, Ref ref, Ref loop)
     return axes;
 }
 
+static int axes_walked(const Rule *u, Ref r, Ref loop, int *fuel);
+
+/* Those of all that is put into a frag. */
+static int axes_of_frag(const Rule *u, Ref frag, Ref loop, int *fuel)
+{
+    int axes = 0;
+    if (u->active[frag])
+        return 0;
+    u->active[frag] = true;
+    for (Ref m = u->previous[frag]; m && --*fuel > 0; m = u->previous[m]) {
+        const Ins *i = ir_at(u->k, m);
+        axes |= i->op == OP_SET ? axes_walked(u, i->arg[1], loop, fuel)
+                                : (axes_of_view(u, i->arg[1], loop) & AXIS_ROWS) |
+                                      (axes_of_view(u, i->arg[2], loop) & AXIS_COLS);
+    }
+    u->active[frag] = false;
+    return axes;
+}
+
 /* The axes along which a value's tile moves from one turn of the loop to the next. */
 static int axes_walked(const Rule *u, Ref r, Ref loop, int *fuel)
 {
     const Ins *i = ir_at(u->k, r);
     int axes = 0;
-    if (--*fuel < 0)
+    if (--*fuel < 0 || i->op == OP_VIEW || i->op == OP_LOOP)
         return 0;
     if (i->op == OP_LOAD)
         return axes_of_view(u, i->arg[0], loop);
-    for (Ref m = i->op == OP_FRAG ? u->previous[r] : 0; m && *fuel > 0; m = u->previous[m]) {
-        const Ins *change = ir_at(u->k, m);
-        axes |= change->op == OP_SET ? axes_walked(u, change->arg[1], loop, fuel)
-                                     : (axes_of_view(u, change->arg[1], loop) & AXIS_ROWS) |
-                                           (axes_of_view(u, change->arg[2], loop) & AXIS_COLS);
-    }
-    if (i->op == OP_VIEW || i->op == OP_LOOP)
-        return 0;
+    if (i->op == OP_FRAG)
+        return axes_of_frag(u, r, loop, fuel);
     for (int n = 0; n < i->nargs; n++)
         axes |= axes_walked(u, i->arg[n], loop, fuel);
     if (i->op == OP_TRANSPOSE)
@@ -365,7 +379,8 @@ bool ir_check_numerics(const Kernel *k, Err *err)
     size_t n = k->ins.len;
     Rule u = {.k = k, .err = err, .end = arena_array(a, Ref, n), .previous = arena_array(a, Ref, n),
               .resets = arena_array(a, bool, n), .at_block = arena_array(a, bool, n),
-              .carried = arena_array(a, uint8_t, n), .product = arena_array(a, Ref, n)};
+              .active = arena_array(a, bool, n), .carried = arena_array(a, uint8_t, n),
+              .product = arena_array(a, Ref, n)};
     survey(&u);
     bool ok = true;
     for (Ref r = 1; ok && r < (Ref)n; r++) {
