@@ -105,6 +105,8 @@ static bool measure(Model *m, Err *err)
     return true;
 }
 
+/* Pages of the KV cache: for all sequences, within the memory asked for or 2/5 of what is free. At least one sequence
+ * of the length asked for; whether that fits the memory is checked later, with everything else. */
 static bool choose_pages(Model *m, int64_t available, Err *err)
 {
     ModelLimits *l = &m->limits;
@@ -113,12 +115,15 @@ static bool choose_pages(Model *m, int64_t available, Err *err)
     int64_t budget = asked ? asked : MAX(available - m->memory.peak, 0) / 5 * 2;
     l->pages = MIN(budget / page_bytes, sequence * l->seqs);
     l->pages = MIN(l->pages, INT32_MAX / l->page_tokens); /* slots are 32-bit */
+    bool fixed = m->options.max_model_len || !l->pages;
+    if (l->pages < sequence && fixed && !asked)
+        l->pages = sequence;
     if (l->pages >= sequence)
         return true;
-    if (m->options.max_model_len || !l->pages)
-        return err_set(err, "the KV cache (%.1f MiB%s) can't hold one sequence of %lld tokens (%.1f MiB); use a larger "
-                       "--kv-cache-memory or a smaller --max-model-len", mib(budget), asked ? "" : ", from free memory",
-                       (long long)l->max_model_len, mib(sequence * page_bytes));
+    if (fixed)
+        return err_set(err, "a KV cache of %.3f MiB can't hold one sequence of %lld tokens (%.3f MiB); use a larger "
+                       "--kv-cache-memory or a smaller --max-model-len", mib(budget), (long long)l->max_model_len,
+                       mib(sequence * page_bytes));
     l->max_model_len = l->pages * l->page_tokens;
     buf_printf(&m->warning, "%sthe KV cache holds %lld tokens; sequences end there, not at the model's context of %lld",
                m->warning.len ? "\n" : "", (long long)l->max_model_len, (long long)m->plan->context);

@@ -1,0 +1,94 @@
+/* toy.c - see toy.h. TOY_LOAD, TOY_STEP and TOY_SAMPLE are the paths of the objects. */
+#include "toy.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const objects[] = {TOY_LOAD, TOY_STEP, TOY_SAMPLE};
+
+bool toy_checkpoint(const char *dir, Err *err)
+{
+    static const char config[] = "{\"architectures\": [\"ToyForCausalLM\"], \"torch_dtype\": \"float32\"}";
+    static const char header[] = "{\"w\":{\"dtype\":\"F32\",\"shape\":[16],\"data_offsets\":[0,64]}}";
+    char path[4096];
+    Buf file = {0};
+    uint64_t n = sizeof header - 1;
+    buf_put(&file, &n, 8);
+    buf_put(&file, header, n);
+    for (int i = 0; i < 16; i++) {
+        float v = (float)(i + 1);
+        buf_put(&file, &v, 4);
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    bool ok = file_write_atomic(path, file.data, file.len, err);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    ok = ok && file_write_atomic(path, config, sizeof config - 1, err);
+    buf_free(&file);
+    return ok;
+}
+
+/* Appends the objects, 64-byte aligned; offsets and sizes go to the arrays. */
+static bool toy_code(Buf *code, size_t offset[3], size_t size[3], Err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        while (code->len % 64)
+            buf_putc(code, 0);
+        offset[i] = code->len;
+        if (!file_read(code, objects[i], 1 << 20, err))
+            return false;
+        size[i] = code->len - offset[i];
+    }
+    return true;
+}
+
+static const char buffers[] =
+    "[{\"name\":\"w2\",\"kind\":\"weight\",\"bytes\":[{\"n\":64}],\"fill\":{\"type\":\"f32\",\"scale\":0.5,\"mean\":9}},"
+    "{\"name\":\"tokens\",\"kind\":\"input\"},{\"name\":\"kv_slot\",\"kind\":\"input\"},"
+    "{\"name\":\"output_rows\",\"kind\":\"input\"},{\"name\":\"kv\",\"kind\":\"kv\",\"page_bytes\":16},"
+    "{\"name\":\"logits\",\"kind\":\"output\"},{\"name\":\"adjust_start\",\"kind\":\"input\"},"
+    "{\"name\":\"adjust_token\",\"kind\":\"input\"},{\"name\":\"adjust_value\",\"kind\":\"input\"},"
+    "{\"name\":\"sampled\",\"kind\":\"output\"},{\"name\":\"sampled_logprob\",\"kind\":\"output\"},"
+    "{\"name\":\"logz\",\"kind\":\"output\"},"
+    "{\"name\":\"raw\",\"kind\":\"mapped\",\"tensor\":\"w\",\"dtype\":\"f32\",\"shape\":[16],\"bytes\":[{\"n\":64}],"
+    "\"fill\":{\"type\":\"f32\",\"scale\":1}},"
+    "{\"name\":\"copy\",\"kind\":\"temporary\",\"bytes\":[{\"n\":64}]},"
+    "{\"name\":\"work\",\"kind\":\"activation\",\"bytes\":[{\"n\":100,\"size\":\"tokens\"},{\"n\":7}]},"
+    "{\"name\":\"k\",\"kind\":\"constant\",\"data_type\":\"s32\",\"data\":[3,1,2,1]}]";
+
+void toy_plan(Buf *out)
+{
+    Buf code = {0};
+    size_t offset[3], size[3];
+    Err err = {0};
+    if (!toy_code(&code, offset, size, &err))
+        die("%s", err.text);
+    static const char *const grids[3] = {"rows", "outputs", "outputs"};
+    buf_puts(out, "{\"format\":1,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,\"vocab\":16,"
+                  "\"context\":64,\"kv_heads\":1,\"head_dim\":1,\"weights\":\"f32\"},\"page_tokens\":4,"
+                  "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"weight_bytes_per_step\":64,"
+                  "\"peak\":\"f32\",\"kernels\":[");
+    for (int i = 0; i < 3; i++)
+        buf_printf(out, "%s{\"name\":\"toy %d\",\"offset\":%zu,\"size\":%zu,\"symbol\":\"kernel\",\"scratch\":%d,"
+                   "\"grid\":[{\"n\":1,\"size\":\"%s\"}]}", i ? "," : "", i, offset[i], size[i], 100 * i, grids[i]);
+    buf_printf(out, "],\"buffers\":%s,\"load\":[{\"kernel\":0,\"args\":[{\"tensor\":\"w\",\"dtype\":\"f32\",\"shape\":[16],"
+               "\"bytes\":64},{\"buffer\":0,\"offset\":0}],\"sizes\":{\"rows\":16}},"
+               "{\"builtin\":\"argsort\",\"args\":[{\"buffer\":15},{\"buffer\":13}]}],", buffers);
+    buf_puts(out, "\"steps\":[{\"max_tokens\":2,\"launches\":[{\"kernel\":1,\"args\":[0,1,2,3,4,5]}]},"
+                  "{\"max_tokens\":0,\"launches\":[{\"kernel\":1,\"args\":[{\"buffer\":0,\"offset\":0},1,2,3,4,5]}]}],"
+                  "\"sample\":[{\"kernel\":2,\"args\":[5,6,7,8,9,10,11]}]}");
+    buf_free(&code);
+}
+
+bool toy_pack(const char *path, const PackHeader *header, Err *err)
+{
+    Buf code = {0}, plan = {0};
+    size_t offset[3], size[3];
+    bool ok = toy_code(&code, offset, size, err);
+    if (ok) {
+        toy_plan(&plan);
+        ok = pack_write(path, header, plan.data, plan.len, code.data, code.len, err);
+    }
+    buf_free(&code);
+    buf_free(&plan);
+    return ok;
+}
