@@ -22,14 +22,14 @@ int cmd_plan(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 typedef struct RunOptions {
-    const char *weights, *pack, *cache;
+    const char *weights, *pack, *cache; /* NULL: not said */
     int64_t threads, max_num_seqs, max_num_batched_tokens, max_model_len, kv_cache_memory;
     int64_t max_outputs;   /* rows of logits a step; set by commands, not by users */
     int64_t shuffle_pages, bucket;
     bool no_prefix_cache;
 } RunOptions;
 
-#define RUN_OPTIONS_DEFAULT {.weights = "auto", .bucket = -1}
+#define RUN_OPTIONS_DEFAULT {.bucket = -1}
 
 /* Rows of an option table for a RunOptions `o`. Those without help are for tests. */
 #define RUN_OPTION_ROWS(o)                                                                                              \
@@ -47,6 +47,10 @@ typedef struct RunOptions {
     {"no-prefix-cache", 0, OPT_FLAG, &(o)->no_prefix_cache, NULL, "compute equal beginnings of prompts again"},         \
     {"shuffle-pages", 0, OPT_INT, &(o)->shuffle_pages, "SEED", NULL},                                                   \
     {"bucket", 0, OPT_INT, &(o)->bucket, "N", NULL}
+
+ModelOptions run_options_apply(const RunOptions *o, const char *model);
+/* Loads with progress on a terminal and warnings on standard error; NULL and a message on failure. */
+Model *cmd_load_model(ModelOptions o, Err *err);
 
 /* What a command line says about sampling; numbers are NaN or INT64_MIN where it says nothing. */
 typedef struct SamplingFlags {

@@ -1,8 +1,8 @@
 /* cmd_logits.c - `blade logits`: raw logits as JSON, for tests. Takes token ids, not text, and no tokenizer.
  *
  * One object a sequence: {"index": 0, "token_ids": [generated], "positions": [...], "shape": [rows, vocab],
- * "logits_b64": base64 of little-endian float32}. The rows are those of the last prompt token, or of all of them with
- * --all, then one for every generated token but the first, each being the row that the next token was chosen from. */
+ * "logits_b64": base64 of little-endian float32}: a row for the last token of the prompt, with --all for every token of it,
+ * and one for every generated token but the last. With --all nothing comes from the prefix cache. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static bool on_token(void *context, const EngineToken *t)
 {
     Sequence *s = context;
     vec_push(&s->tokens, t->token);
-    if (t->index)
+    if (t->index || !s->all)
         add_row(s, (int)s->ids.len + t->index - 1, t->logits);
     return true;
 }
@@ -108,7 +108,7 @@ static bool run(Session *s, Sequence *sequences, size_t count, int64_t n, Err *e
             .prompt = q->ids.at,
             .prompt_len = (int)q->ids.len,
             .sampling = &params,
-            .all_rows = true,
+            .all_rows = q->all || !n,
             .sink = {q, on_token, on_row, on_finish},
         };
         if (!engine_add(s->engine, &r, err))

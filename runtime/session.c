@@ -75,12 +75,10 @@ static void end_progress(const Progress *p)
 
 /* ---- session ------------------------------------------------------------------------------------------------------ */
 
-static bool load_model(Session *s, const char *model_dir, const RunOptions *o, Err *err)
+ModelOptions run_options_apply(const RunOptions *o, const char *model)
 {
-    /* What is soon over needs no line of its own. */
-    Progress progress = {.terminal = isatty(STDERR_FILENO), .next = now_seconds() + 0.3};
-    s->model = model_load(&(ModelOptions){
-        .model = model_dir,
+    return (ModelOptions){
+        .model = model,
         .weights = o->weights,
         .pack = o->pack,
         .cache = o->cache,
@@ -90,16 +88,20 @@ static bool load_model(Session *s, const char *model_dir, const RunOptions *o, E
         .max_model_len = o->max_model_len,
         .max_outputs = o->max_outputs,
         .kv_cache_memory = o->kv_cache_memory,
-        .progress = show_progress,
-        .context = &progress,
-    }, err);
+    };
+}
+
+Model *cmd_load_model(ModelOptions o, Err *err)
+{
+    /* What is soon over needs no line of its own. */
+    Progress progress = {.terminal = isatty(STDERR_FILENO), .next = now_seconds() + 0.3};
+    o.progress = show_progress;
+    o.context = &progress;
+    Model *m = model_load(&o, err);
     end_progress(&progress);
-    if (!s->model)
-        return false;
-    if (model_warning(s->model))
-        fprintf(stderr, "blade: warning: %s\n", model_warning(s->model));
-    model_force_step(s->model, (int)o->bucket);
-    return true;
+    if (m && model_warning(m))
+        fprintf(stderr, "blade: warning: %s\n", model_warning(m));
+    return m;
 }
 
 bool session_begin(Session *s, const char *model_dir, Err *err)
@@ -114,13 +116,30 @@ bool session_begin(Session *s, const char *model_dir, Err *err)
     return ok;
 }
 
+/* Uses one launch list of the plan only, with as many tokens a step as it is for; *tokens is lowered to that. */
+static bool force_bucket(Session *s, int64_t bucket, int64_t *tokens, Err *err)
+{
+    const Plan *plan = model_plan(s->model);
+    if (bucket < 0)
+        return true;
+    if (bucket >= plan->steps_count)
+        return err_set(err, "there is no launch list %lld, the plan has %d", (long long)bucket, plan->steps_count);
+    int64_t most = plan->steps[bucket].max_tokens;
+    if (most && (!*tokens || *tokens > most))
+        *tokens = most;
+    model_force_step(s->model, (int)bucket);
+    return true;
+}
+
 bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err)
 {
-    if (!load_model(s, model_dir, o, err))
+    int64_t tokens = o->max_num_batched_tokens;
+    s->model = cmd_load_model(run_options_apply(o, model_dir), err);
+    if (!s->model || !force_bucket(s, o->bucket, &tokens, err))
         return false;
     s->engine = engine_new(s->model, &(EngineOptions){
         .max_num_seqs = (int)o->max_num_seqs,
-        .max_num_batched_tokens = (int)o->max_num_batched_tokens,
+        .max_num_batched_tokens = (int)tokens,
         .prefix_cache = !o->no_prefix_cache,
         .shuffle_pages = (uint64_t)o->shuffle_pages,
         .eos = s->generation.eos.at,

@@ -1,0 +1,67 @@
+"""Logits and greedy tokens of every golden checkpoint against transformers.
+
+With --weights f32 nothing is rounded: 1e-4 of the largest logit. As stored, weights and activations are what the format
+says, and the observed error is printed; W8A8 is compared with the reference that quantizes activations too.
+"""
+import os
+import unittest
+
+from common import GOLDEN, Case, floats, golden, golden_models, good, ids_text, json_lines, main, row_error
+
+TOLERANCE_F32 = 1e-4
+TOLERANCE_STORED = 0.1  # activations in bf16 or int8 against float32; observed errors are printed
+
+
+def run(name, prompts, weights):
+    args = [a for p in prompts for a in ("--ids", ids_text(p["ids"]))]
+    return json_lines(good("logits", GOLDEN / name, *args, "--all", "-n", len(prompts[0]["greedy"]), "--weights", weights))
+
+
+def errors(prompts, results, key="logits_b64"):
+    """Of every row that golden.json has."""
+    out = []
+    for prompt, result in zip(prompts, results):
+        rows = floats(result["logits_b64"], result["shape"])
+        assert result["positions"] == list(range(len(rows)))
+        expected = floats(prompt[key], prompt["logits_shape"])
+        out += [row_error(rows[p], want) for p, want in zip(prompt["logit_positions"], expected)]
+    return out
+
+
+class Golden(Case):
+    def check_f32(self, name):
+        prompts = golden(name)["prompts"]
+        results = run(name, prompts, "f32")
+        worst = max(errors(prompts, results))
+        print(f"{name}: --weights f32: largest error {worst:.2e} (tolerance {TOLERANCE_F32:.0e})")
+        self.assertLess(worst, TOLERANCE_F32)
+        for prompt, result in zip(prompts, results):
+            self.assertEqual(result["token_ids"], prompt["greedy"], f"{name}: greedy tokens of \"{prompt['text']}\"")
+
+    def check_stored(self, name):
+        prompts = golden(name)["prompts"]
+        results = run(name, prompts, "auto")
+        key = "logits_a8_b64" if "logits_a8_b64" in prompts[0] else "logits_b64"
+        all_errors = sorted(errors(prompts, results, key))
+        worst, median = all_errors[-1], all_errors[len(all_errors) // 2]
+        same = sum(r["token_ids"] == p["greedy_a8" if key == "logits_a8_b64" else "greedy"]
+                   for p, r in zip(prompts, results))
+        print(f"{name}: as stored: largest error {worst:.2e}, median {median:.2e}, "
+              f"greedy tokens equal for {same} of {len(prompts)} prompts")
+        self.assertLess(worst, TOLERANCE_STORED)
+
+
+def add_tests():
+    only = os.environ.get("BLADE_GOLDEN", "").split()
+    for name in golden_models():
+        if only and name not in only:
+            continue
+        for kind in ("f32", "stored"):
+            def test(self, name=name, kind=kind):
+                getattr(self, f"check_{kind}")(name)
+            setattr(Golden, f"test_{name.replace('-', '_')}_{kind}", test)
+
+
+add_tests()
+if __name__ == "__main__":
+    main()
