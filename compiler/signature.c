@@ -56,8 +56,9 @@ uint64_t source_signature(const char *source, const char *generator_path)
 {
     Arena *a = arena_new();
     Names names = {0};
-    list_lua(a, source, "templates", 0, &names);
-    list_lua(a, source, "schedules", 0, &names);
+    static const char *const folders[] = {"compiler/lua", "templates", "schedules"};
+    for (size_t i = 0; i < COUNT(folders); i++)
+        list_lua(a, source, folders[i], 0, &names);
     if (names.len)
         qsort(names.at, names.len, sizeof *names.at, by_name);
     uint64_t h = hash_str(HASH_SEED, BLADE_VERSION);

@@ -239,6 +239,7 @@ int model_threads(const Model *m) { return m->threads; }
 const char *model_target(const Model *m) { return m->pack.header.target; }
 const char *model_warning(const Model *m) { return m->warning.len ? m->warning.data : NULL; }
 void *model_io(Model *m, PlanIo io) { return m->io[io]; }
+Device *model_device(Model *m) { return m->device; }
 
 /* ---- running -------------------------------------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #define BLADE_MODEL_H
 
 #include "checkpoint.h"
+#include "device.h"
 #include "plan.h"
 
 typedef struct Model Model;
@@ -85,7 +86,8 @@ bool model_run_sample(Model *m, const ModelStep *step, Err *err);
 /* Picks the launch list of another token bucket (for tests: results must not change); -1: by the number of tokens. */
 void model_force_step(Model *m, int step);
 
-/* Runs `blocks` blocks of one of the plan's limit kernels (bench.c). */
+/* Runs blocks of one of the plan's limit kernels; the buffers are the device's (bench.c). */
 void model_run_limit(Model *m, const PlanLimit *limit, void *const *buffers, int64_t blocks);
+Device *model_device(Model *m);
 
 #endif

@@ -381,7 +381,8 @@ static bool read_limit(Reader *r, const json_t *o, void *row)
            (l->kernel >= 0 || err_set(r->err, "\"kernel\" is missing")) &&
            get_int(r, o, "bytes_per_block", 0, max_extent, 0, &l->bytes_per_block) &&
            get_int(r, o, "ops_per_block", 0, max_extent, 0, &l->ops_per_block) &&
-           get_int(r, o, "input_bytes", 0, max_extent, 0, &l->input_bytes) &&
+           get_int(r, o, "input_bytes", 0, 1 << 30, 4096, &l->input_bytes) &&
+           get_int(r, o, "output_bytes", 0, 1 << 20, 64, &l->output_bytes) &&
            (l->bytes_per_block || l->ops_per_block || err_set(r->err, "neither bytes nor operations a block"));
 }
 
@@ -414,6 +415,7 @@ static bool read_root(Reader *r, const json_t *root)
            need_int(r, root, "prefill_tile", 1, 1 << 20, &p->prefill_tile) &&
            need_int(r, root, "logits_stride", p->vocab, (int64_t)1 << 31, &p->logits_stride) &&
            json_get_real(root, "flops_per_token", 0, 1e30, 0, &p->flops_per_token, r->err) &&
+           json_get_real(root, "flops_per_output", 0, 1e30, 0, &p->flops_per_output, r->err) &&
            json_get_real(root, "weight_bytes_per_step", 0, 1e30, 0, &p->weight_bytes_per_step, r->err) &&
            get_str(r, root, "peak", "f32", &p->peak) &&
            get_rows(r, root, "kernels", MAX_KERNELS, sizeof *p->kernels, read_kernel, (void **)&p->kernels,

@@ -121,7 +121,7 @@ typedef struct PlanStep {
 typedef struct PlanLimit {
     const char *name; /* "read", "int8", "bf16", "f32" */
     int kernel;
-    int64_t bytes_per_block, ops_per_block, input_bytes;
+    int64_t bytes_per_block, ops_per_block, input_bytes, output_bytes;
 } PlanLimit;
 
 typedef struct Plan {
@@ -129,7 +129,9 @@ typedef struct Plan {
     const char *architecture, *weights;
     int64_t layers, hidden, vocab, context, kv_heads, head_dim;
     int64_t page_tokens, prefill_tile, logits_stride;
-    double flops_per_token, weight_bytes_per_step;
+    double flops_per_token;       /* of the matmuls, a token through all layers */
+    double flops_per_output;      /* a row of logits */
+    double weight_bytes_per_step; /* read by a step, whatever the number of tokens */
     const char *peak; /* "int8", "bf16" or "f32" */
     int kernels_count, buffers_count, load_count, steps_count, sample_count, limits_count;
     PlanKernel *kernels;
