@@ -4,7 +4,7 @@
 --   residual           y is added to what y holds
 -- Quantized weights: W[k,n] = (q[k,n] - z[k/group,n]) * scale[k/group,n]; without zeros, z is 8 or 128.
 -- s8 activations: x[t,k] = q * x_scale[t, k/group], x_sum = sum of q over a group; bf16 activations of w4a16 bring x_sum of
--- the rounded values. rows: "tokens", or "outputs" for the logits.
+-- the rounded values. over: "tokens", or "outputs" for the logits.
 local function sides(p) return p.act == "silu_mul" and { "", "2" } or { "" } end
 
 local function weight(p, t, side, k, n)
@@ -19,7 +19,7 @@ end
 return operator "matmul" {
   doc = "y = x W for weights in f32, f16, bf16, w8, w4 or w4a16, with bias, residual and SiLU*mul epilogues",
   args = function(p)
-    local f, rows = weight_formats[p.w], p.rows or "tokens"
+    local f, rows = weight_formats[p.w], p.over or "tokens"
     local list = { activation("x", rows, p.k, f.x) }
     if f.x == "s8" then list[#list + 1] = argument("x_scale", "f32", { rows, weight_groups(p) }) end
     if f.acc then list[#list + 1] = argument("x_sum", f.x == "s8" and "s32" or "f32", { rows, weight_groups(p) }) end
@@ -34,7 +34,7 @@ return operator "matmul" {
   end,
   numerics = function() return {} end,
   inputs = function(p, t, sizes, random)
-    local f, rows = weight_formats[p.w], sizes[p.rows or "tokens"]
+    local f, rows = weight_formats[p.w], sizes[p.over or "tokens"]
     local k, n = round_up(p.k, 16), round_up(p.n, 16)
     for row = 0, rows - 1 do
       for i = p.k, k - 1 do t.x:set(0, row, i) end
@@ -47,7 +47,7 @@ return operator "matmul" {
     end
   end,
   reference = function(p, t, sizes)
-    local f, rows = weight_formats[p.w], sizes[p.rows or "tokens"]
+    local f, rows = weight_formats[p.w], sizes[p.over or "tokens"]
     local function dot(side, row, n)
       local sum = 0
       for k = 0, p.k - 1 do
@@ -69,7 +69,7 @@ return operator "matmul" {
     { p = { n = 64, k = 176, w = "f32", act = "silu_mul" }, sizes = { tokens = 17 } },
     { p = { n = 48, k = 64, w = "f16", bias = true }, sizes = { tokens = 3 } },
     { p = { n = 64, k = 128, w = "bf16", residual = true }, sizes = { tokens = 14 } },
-    { p = { n = 160, k = 64, w = "bf16", rows = "outputs" }, sizes = { outputs = 1 } },
+    { p = { n = 160, k = 64, w = "bf16", over = "outputs" }, sizes = { outputs = 1 } },
     { p = { n = 64, k = 160, w = "w8", group = 160 }, sizes = { tokens = 13 } },
     { p = { n = 64, k = 256, w = "w8", group = 128, zeros = true }, sizes = { tokens = 4 } },
     { p = { n = 64, k = 256, w = "w4", group = 128, act = "silu_mul" }, sizes = { tokens = 27 } },

@@ -90,8 +90,8 @@ local function pick_schedule(op, p)
 end
 
 -- Settings: the schedule's defaults, overridden by what is given; names and kinds are checked.
-local function complete_settings(sch, p, given)
-  local s = sch.default and sch.default(p) or {}
+local function complete_settings(sch, p, given, bucket)
+  local s = sch.default and sch.default(p, bucket) or {}
   for name, choices in pairs(sch.settings) do
     if s[name] == nil then s[name] = choices[1] end
   end
@@ -112,9 +112,10 @@ kernel_cache, kernel_list = {}, {}
 local grid_of = setmetatable({}, { __mode = "k" })
 
 -- Traces operator `op`; returns the kernel's record {index, label, args, grid, kernel}. Equal requests are traced once.
-function build(op, p, given)
+-- `bucket`: most rows it will be called with (0 or nil: any), for the default settings only.
+function build(op, p, given, bucket)
   local sch = pick_schedule(op, p)
-  local s = complete_settings(sch, p, given)
+  local s = complete_settings(sch, p, given, bucket)
   local key = op .. " " .. sch.name .. " " .. canonical(p) .. " " .. canonical(s)
   if kernel_cache[key] then return kernel_cache[key] end
   local spec = operators[op]

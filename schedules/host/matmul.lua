@@ -48,16 +48,21 @@ end
 
 return schedule "matmul" {
   settings = { rows = { 12, 4, 1 }, cols = { 2, 4, 8 }, chunk = { 96, 8 }, unroll = { 2, 1 } },
-  -- tokens: the bucket this kernel is for (nil: any)
-  default = function(p)
-    local wide = target.vector_registers == 32 and target.vector_bits == 512
-    if not wide then return { rows = p.bucket == 1 and 1 or target.vector_bits == 256 and 3 or 2, cols = 1, chunk = 96, unroll = 2 } end
-    if p.bucket == 1 then return { rows = 1, cols = p.act and 4 or 8, chunk = 1, unroll = 2 } end
-    if p.bucket and p.bucket <= 4 then return { rows = 4, cols = p.act and 2 or 4, chunk = 4, unroll = 1 } end
-    return { rows = p.act and 6 or 12, cols = p.act and 2 or 2, chunk = 96, unroll = 1 }
+  -- bucket: most rows of a call. One row: many column blocks, to read the weights as several streams; more rows: as many as
+  -- fit beside two column blocks.
+  default = function(p, bucket)
+    local wide, pair = target.vector_registers == 32 and target.vector_bits == 512, p.act ~= nil
+    if not wide then
+      local rows = bucket == 1 and 1 or target.vector_bits == 256 and 3 or 2
+      return { rows = rows, cols = 1, chunk = 96, unroll = 2 }
+    end
+    if bucket == 1 then return { rows = 1, cols = pair and 4 or 8, chunk = 1, unroll = 2 } end
+    if bucket == 4 then return { rows = 4, cols = pair and 2 or 4, chunk = 4, unroll = 1 } end
+    if bucket == 8 or bucket == 16 then return { rows = 8, cols = 2, chunk = bucket, unroll = 1 } end
+    return { rows = 12, cols = 2, chunk = 96, unroll = 1 }
   end,
 } (function(k, a, p, s)
-  local rows, blocks = p.rows or "tokens", ceil_div(p.n, 16)
+  local rows, blocks = p.over or "tokens", ceil_div(p.n, 16)
   local C = divisor(blocks, s.cols) * 16
   k:tiles({ n = blocks * 16 // C }, { size = rows, div = s.chunk })
   local n0, first = k:block(0) * C, k:block(1) * s.chunk

@@ -1,0 +1,278 @@
+-- graph.lua - from a model's description to launches. A description calls the methods below, one a layer of the network; they
+-- make nodes. Nodes are emitted on demand, so that what belongs together is fused:
+--   linears of one input that are consumed together (q/k/v)       one matmul over merged weights
+--   silu(linear) * linear                                         one matmul with two weight matrices
+--   add(stream, linear)                                           a matmul that adds to the residual stream in place
+--   rmsnorm, then linear                                          the norm writes the form (bf16, s8 + scales) the matmul reads
+--   rotary, q/k norm, KV write                                    one kernel
+local Graph = {}
+Graph.__index = Graph
+
+function new_graph(plan, facts)
+  local g = setmetatable({ plan = plan, facts = facts, random = facts.random, config = facts.config }, Graph)
+  g.config_integer = function(key, otherwise)
+    local v = facts.config[key]
+    if v == nil then v = otherwise end
+    local n = type(v) == "number" and math.tointeger(v)
+    if not n or n < 1 or n > 1 << 31 then
+      error(('config.json: "%s" is %s; a positive integer is needed'):format(key, tostring(v)), 0)
+    end
+    return n
+  end
+  -- the KV cache holds what the model computes in
+  local kinds = { f32 = "f32", f16 = "f16" }
+  g.kv = kinds[facts.weights] or facts.weights == "auto" and kinds[main_type(facts)] or "bf16"
+  return g
+end
+
+function Graph:expect(condition, format, ...)
+  if not condition then error("config.json: " .. format:format(...), 0) end
+end
+
+function Graph:has(tensor) return self.facts.tensors[tensor] ~= nil end
+
+function Graph:describe(model)
+  for key, value in pairs(model) do self.plan.model[key] = value end
+end
+
+-- ---- nodes: what a description calls; nothing is emitted yet -----------------------------------------------------------------
+
+function Graph:node(op, n, inputs, more)
+  local node = more or {}
+  node.op, node.n, node.inputs, node.users, node.forms = op, n, inputs, 0, {}
+  node.rows = node.rows or inputs[1] and inputs[1].rows
+  for _, input in ipairs(inputs) do input.users = input.users + 1 end
+  return node
+end
+
+function Graph:embedding(name, vocab, n) return self:node("embedding", n, {}, { name = name, vocab = vocab }) end
+function Graph:rmsnorm(x, name, eps) return self:node("rmsnorm", x.n, { x }, { name = name, eps = eps }) end
+function Graph:linear(x, name, n, bias) return self:node("linear", n, { x }, { name = name, bias = bias }) end
+function Graph:silu(x) return self:node("silu", x.n, { x }) end
+function Graph:mul(x, y) return self:node("mul", x.n, { x, y }) end
+function Graph:add(x, y) return self:node("add", x.n, { x, y }) end
+function Graph:output_rows(x) return self:node("output_rows", x.n, { x }, { rows = "outputs" }) end
+function Graph:attention(q, k, v, p) return self:node("attention", p.heads * p.head_dim, { q, k, v }, { p = p }) end
+function Graph:logits(x) self.head = x end
+
+-- Called once by every consumer: the last one frees the node's buffers.
+local function used(self, node)
+  node.users = node.users - 1
+  if node.users > 0 then return end
+  for _, form in pairs(node.forms) do
+    for _, id in ipairs(form) do self.plan:release(id) end
+  end
+  if node.buffer then self.plan:release(node.buffer) end
+end
+
+-- ---- pieces of emission ------------------------------------------------------------------------------------------------------
+
+local function concat(...)
+  local all = {}
+  for _, list in ipairs { ... } do
+    for _, item in ipairs(list) do all[#all + 1] = item end
+  end
+  return all
+end
+
+-- Activations for the arguments of a record that follow the first `count`.
+local function fresh_outputs(self, record, count)
+  local ids = {}
+  for i = count + 1, #record.args do ids[#ids + 1] = self.plan:activation(record.args[i]) end
+  return ids
+end
+
+function Graph:vector(name, n)
+  self.vectors = self.vectors or {}
+  self.vectors[name] = self.vectors[name] or load_vector(self.plan, self.facts, name, n)
+  return self.vectors[name]
+end
+
+local function emit_rmsnorm(self, node, out, group)
+  local x, gather = node.inputs[1], nil
+  if x.op == "output_rows" then x, gather = x.inputs[1], true end
+  local args = { self:value(x), self:vector(node.name, node.n) }
+  if gather then args[3] = self.plan:input("output_rows") end
+  local record = build("rmsnorm", { n = node.n, eps = node.eps, out = out, group = group, gather = gather })
+  local ids = fresh_outputs(self, record, #args)
+  self.plan:launch("step", record, concat(args, ids))
+  used(self, x)
+  return ids
+end
+
+-- x in the form that weights with parameters `w` read: {y [, scale] [, sum]}. Norms and attention write it themselves.
+function Graph:form(node, w, perm)
+  local f = weight_formats[w.w]
+  local group = f.acc and w.group or nil
+  local key = ("%s/%s/%s"):format(f.x, group, perm)
+  if node.forms[key] then return node.forms[key] end
+  local plain = not perm and not group
+  if node.op == "rmsnorm" and not perm then
+    node.forms[key] = emit_rmsnorm(self, node, f.x, group)
+  elseif plain and f.x == "f32" then
+    return { self:value(node) }
+  elseif plain and node.op == "attention" and not node.buffer then
+    node.forms[key] = { self:emit_attention(node, f.x) }
+  else
+    local record = build("quantize", { n = node.n, out = f.x, group = group, perm = perm and true or nil, rows = node.rows })
+    local args = { self:value(node), perm }
+    local ids = fresh_outputs(self, record, #args)
+    self.plan:launch("step", record, concat(args, ids))
+    node.forms[key] = ids
+  end
+  return node.forms[key]
+end
+
+-- One matmul over the weights of `nodes` side by side; `pair`: a second linear for silu(first) * second; `into`: a buffer that
+-- the result is added to. Returns the buffer of the result and the first column of each part.
+function Graph:emit_matmul(nodes, pair, into)
+  local plan, x = self.plan, nodes[1].inputs[1]
+  local function weights_of(list)
+    local sources = {}
+    for i, node in ipairs(list) do sources[i] = { name = node.name, n = node.n, k = x.n, bias = node.bias or false } end
+    return linear_weights(plan, self.facts, sources)
+  end
+  local sides = { weights_of(nodes), pair and weights_of { pair } }
+  local first, offsets, n = sides[1], {}, 0
+  for i, node in ipairs(nodes) do
+    offsets[i] = round_up(n, 16)
+    n = offsets[i] + node.n
+  end
+  local p = { n = n, k = x.n, act = pair and "silu_mul" or nil, residual = into and true or nil, over = nodes[1].rows }
+  for key, value in pairs(first.p) do p[key] = value end
+  local weights = {}
+  for _, side in ipairs(sides) do
+    if canonical(side.p) ~= canonical(first.p) then
+      error(("%s and %s are stored in different formats (%s, %s)"):format(nodes[1].name, pair.name, canonical(first.p), canonical(side.p)), 0)
+    end
+    for _, name in ipairs { "w", "scale", "zero", "bias" } do weights[#weights + 1] = side.args[name] end
+    plan.weight_bytes = plan.weight_bytes + side.bytes
+    plan.flops = plan.flops + 2 * n * x.n
+  end
+  local args = concat(self:form(x, first.p, first.perm), weights)
+  local y = into or nodes[1].output
+  local function record(bucket) return build("matmul", p, nil, bucket) end
+  y = y or plan:activation(record(0).args[#args + 1])
+  plan:launch("step", record, concat(args, { y }))
+  self.formats = self.formats or {}
+  self.formats[first.p.w] = (self.formats[first.p.w] or 0) + 2 * n * x.n
+  for _ = 1, #nodes + (pair and 1 or 0) do used(self, x) end
+  return y, offsets
+end
+
+-- To whole vectors, with zeros.
+local function padded(values)
+  local list = concat(values)
+  while #list % 16 ~= 0 do list[#list + 1] = 0.0 end
+  return list
+end
+
+local function page_bytes(d)
+  local n = 1
+  for i = 2, #d.dims do n = n * d.dims[i] end
+  return n * bytes_of(d.elem)
+end
+
+function Graph:emit_attention(node, out)
+  local plan, p, q = self.plan, node.p, node.inputs[1]
+  local qkv, offsets = self:emit_matmul(node.inputs)
+  local rope, norms = p.rope, p.norms
+  local heads = { heads = p.heads, kv_heads = p.kv_heads, head_dim = p.head_dim, page = page_tokens, kv = self.kv }
+  local function with(more)
+    for key, value in pairs(heads) do more[key] = value end
+    return more
+  end
+  self.inv_freq = self.inv_freq or {}
+  local key = canonical(rope.inv_freq)
+  self.inv_freq[key] = self.inv_freq[key] or plan:constant("inv_freq", padded(rope.inv_freq))
+  local rotary = build("rotary", with { rotary = rope.rotary, style = p.style or "halves", factor = rope.factor + 0.0,
+    scale = (p.scale or p.head_dim ^ -0.5) + 0.0, offsets = offsets, qk_norm = norms and true or nil, eps = norms and norms.eps })
+  local args = { qkv, plan:input("positions"), plan:input("kv_slot"), self.inv_freq[key] }
+  if norms then
+    args[#args + 1] = self:vector(norms.q, p.head_dim)
+    args[#args + 1] = self:vector(norms.k, p.head_dim)
+  end
+  local query = plan:activation(rotary.args[#args + 1])
+  local pages = {}
+  for i, name in ipairs { "k", "v" } do
+    pages[i] = plan:buffer { name = ("kv %s %s"):format(name, q.name), kind = "kv", page_bytes = page_bytes(rotary.args[#args + 1 + i]) }
+  end
+  plan:launch("step", rotary, concat(args, { query }, pages))
+  plan:release(qkv)
+
+  local tile = math.max(1, (target.vector_registers == 32 and target.vector_bits == 512 and 12 or 4) // (p.heads // p.kv_heads))
+  plan.prefill_tile = tile
+  local y
+  for _, kind in ipairs { { tile = 1, tiles = "decode_tiles" }, { tile = tile, tiles = "prefill_tiles" } } do
+    local record = build("attention", with { tile = kind.tile, tiles = kind.tiles, window = p.window, segment = attention_segment, out = out })
+    y = y or plan:activation(record.args[#record.args])
+    plan:launch("step", record, { query, pages[1], pages[2], plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y })
+  end
+  plan:release(query)
+  return y
+end
+
+local function emit_embedding(self, node)
+  local facts, source = self.facts, self.facts.tensors[node.name]
+  local elem = source and source.dtype or main_type(facts)
+  if not source and not facts.random then error(("the checkpoint has no tensor %s"):format(node.name), 0) end
+  local record = build("embedding", { vocab = node.vocab, n = node.n, w = elem })
+  local words = self.plan:buffer { name = node.name, kind = "mapped", tensor = node.name, dtype = elem, align = 1,
+    shape = { node.vocab, node.n }, bytes = node.vocab * node.n * bytes_of(elem), fill = { type = elem, scale = 0.02 } }
+  local y = self.plan:activation(record.args[3])
+  self.plan:launch("step", record, { self.plan:input("tokens"), words, y })
+  return y
+end
+
+-- add(stream, linear): the matmul adds to the stream's buffer, which then holds the sum.
+local function emit_add(self, node)
+  local stream, branch = node.inputs[1], node.inputs[2]
+  if branch.op ~= "linear" then error("add: only a linear can be added to the residual stream", 0) end
+  local into = self:value(stream)
+  self:emit_matmul({ branch }, nil, into)
+  if stream.users ~= 1 then error("add: the residual stream is still read by others", 0) end
+  stream.buffer = nil -- taken over
+  return into
+end
+
+local function emit_mul(self, node)
+  local gate, up = node.inputs[1], node.inputs[2]
+  if gate.op ~= "silu" or gate.inputs[1].op ~= "linear" or up.op ~= "linear" or gate.inputs[1].inputs[1] ~= up.inputs[1] then
+    error("mul: only silu(linear(x)) * linear(x) is known", 0)
+  end
+  return (self:emit_matmul({ gate.inputs[1] }, up))
+end
+
+local emitters = {
+  embedding = emit_embedding, add = emit_add, mul = emit_mul,
+  rmsnorm = function(self, node) return emit_rmsnorm(self, node, "f32")[1] end,
+  linear = function(self, node) return (self:emit_matmul { node }) end,
+  attention = function(self, node) return self:emit_attention(node, "f32") end,
+}
+
+-- The node's value as f32: the buffer it is in, emitted when first asked for.
+function Graph:value(node)
+  if not node.buffer then
+    local emit = emitters[node.op] or error("no kernel for '" .. node.op .. "' by itself", 0)
+    node.buffer = emit(self, node)
+  end
+  return node.buffer
+end
+
+local peaks = { w8 = "int8", w4 = "int8", bf16 = "bf16", w4a16 = "bf16", f16 = "f32", f32 = "f32" }
+
+function Graph:finish()
+  local plan = self.plan
+  if not self.head then error("the model's description ends without logits", 0) end
+  self.head.output = plan:output("logits")
+  plan.logits_stride = row_pitch(round_up(self.head.n, 16), "f32")
+  self:value(self.head)
+  local most
+  for w, flops in pairs(self.formats) do
+    if not most or flops > self.formats[most] then most = w end
+  end
+  plan.peak = peaks[most]
+  plan.model.kv = self.kv
+  if plan_sampling then plan_sampling(plan) end
+  if plan_limits then plan_limits(plan) end
+end
