@@ -32,7 +32,7 @@ static void toy_plan_is_read(void **state)
     assert_string_equal(p->architecture, "ToyForCausalLM");
     assert_string_equal(p->peak, "f32");
     assert_int_equal(p->vocab, 16);
-    assert_int_equal(p->kernels_count, 3);
+    assert_int_equal(p->kernels_count, 5);
     assert_int_equal(p->kernels[2].scratch, 200);
     assert_int_equal(p->buffers[0].kind, BUFFER_WEIGHT);
     assert_int_equal(p->buffers[0].fill.type, DT_F32);
@@ -47,6 +47,8 @@ static void toy_plan_is_read(void **state)
     assert_string_equal(p->load[0].args[0].tensor->name, "w");
     assert_int_equal(p->load[1].builtin, BUILTIN_ARGSORT);
     assert_int_equal(p->steps[0].launches[0].args[5].buffer, 5);
+    assert_int_equal(p->limits[1].input_bytes, 64);
+    assert_int_equal(p->limits[1].output_bytes, 64);
     assert_ptr_equal(plan_step_for(p, 2), &p->steps[0]);
     assert_ptr_equal(plan_step_for(p, 3), &p->steps[1]);
     plan_free(p);
@@ -129,13 +131,14 @@ static void mistakes_are_named(void **state)
         {"\"sizes\":{\"rows\"", "\"sizes\":{\"raws\"", "unknown size \"raws\""},
         {"argsort", "quicksort", "known builtin"},
         {"\"max_tokens\":2,", "", "steps[0]: \"max_tokens\" is missing"},
-        {"{\"kernel\":1,", "{\"kernel\":3,", "steps[0]: launches[0]: \"kernel\""},
+        {"{\"kernel\":1,", "{\"kernel\":5,", "steps[0]: launches[0]: \"kernel\""},
         {"\"args\":[0,1,2,3,4,5]", "\"args\":[0,1,2,3,4,16]", "args[5]: buffer"},
         {"\"args\":[0,1,2,3,4,5]", "\"args\":[13]", "can't be used in a step"},
         {"\"args\":[0,1,2,3,4,5]", "\"args\":[-1]", "args[0]: buffer"},
         {"\"args\":[0,1,2,3,4,5]", "\"args\":[\"0\"]", "args[0]: neither"},
         {"\"args\":[0,1,2,3,4,5]", "\"args\":7", "\"args\" is not an array"},
         {"\"steps\":", "\"steppes\":", "there are no steps"},
+        {"\"bytes_per_block\":4096", "\"bytes_per_block\":0", "limits[0]: neither bytes nor operations"},
         {"\"sample\":[", "\"sample\":[7,", "sample[0]: not an object"},
     };
     Buf text = {0};

@@ -1,10 +1,12 @@
-/* toy.c - see toy.h. TOY_LOAD, TOY_STEP and TOY_SAMPLE are the paths of the objects. */
+/* toy.c - see toy.h. TOY_LOAD and the like are the paths of the objects. */
 #include "toy.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *const objects[] = {TOY_LOAD, TOY_STEP, TOY_SAMPLE};
+static const char *const objects[] = {TOY_LOAD, TOY_STEP, TOY_SAMPLE, TOY_READ, TOY_PEAK};
+
+enum { OBJECTS = COUNT(objects) };
 
 bool toy_checkpoint(const char *dir, Err *err)
 {
@@ -28,9 +30,9 @@ bool toy_checkpoint(const char *dir, Err *err)
 }
 
 /* Appends the objects, 64-byte aligned; offsets and sizes go to the arrays. */
-static bool toy_code(Buf *code, size_t offset[3], size_t size[3], Err *err)
+static bool toy_code(Buf *code, size_t offset[OBJECTS], size_t size[OBJECTS], Err *err)
 {
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < OBJECTS; i++) {
         while (code->len % 64)
             buf_putc(code, 0);
         offset[i] = code->len;
@@ -58,16 +60,16 @@ static const char buffers[] =
 void toy_plan(Buf *out)
 {
     Buf code = {0};
-    size_t offset[3], size[3];
+    size_t offset[OBJECTS], size[OBJECTS];
     Err err = {0};
     if (!toy_code(&code, offset, size, &err))
         die("%s", err.text);
-    static const char *const grids[3] = {"rows", "outputs", "outputs"};
+    static const char *const grids[OBJECTS] = {"rows", "outputs", "outputs", "rows", "rows"};
     buf_puts(out, "{\"format\":1,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,\"vocab\":16,"
                   "\"context\":64,\"kv_heads\":1,\"head_dim\":1,\"weights\":\"f32\"},\"page_tokens\":4,"
-                  "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"weight_bytes_per_step\":64,"
+                  "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"flops_per_output\":8,\"weight_bytes_per_step\":64,"
                   "\"peak\":\"f32\",\"kernels\":[");
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < OBJECTS; i++)
         buf_printf(out, "%s{\"name\":\"toy %d\",\"offset\":%zu,\"size\":%zu,\"symbol\":\"kernel\",\"scratch\":%d,"
                    "\"grid\":[{\"n\":1,\"size\":\"%s\"}]}", i ? "," : "", i, offset[i], size[i], 100 * i, grids[i]);
     buf_printf(out, "],\"buffers\":%s,\"load\":[{\"kernel\":0,\"args\":[{\"tensor\":\"w\",\"dtype\":\"f32\",\"shape\":[16],"
@@ -75,14 +77,16 @@ void toy_plan(Buf *out)
                "{\"builtin\":\"argsort\",\"args\":[{\"buffer\":15},{\"buffer\":13}]}],", buffers);
     buf_puts(out, "\"steps\":[{\"max_tokens\":2,\"launches\":[{\"kernel\":1,\"args\":[0,1,2,3,4,5]}]},"
                   "{\"max_tokens\":0,\"launches\":[{\"kernel\":1,\"args\":[{\"buffer\":0,\"offset\":0},1,2,3,4,5]}]}],"
-                  "\"sample\":[{\"kernel\":2,\"args\":[5,6,7,8,9,10,11]}]}");
+                  "\"sample\":[{\"kernel\":2,\"args\":[5,6,7,8,9,10,11]}],"
+                  "\"limits\":[{\"name\":\"read\",\"kernel\":3,\"bytes_per_block\":4096},"
+                  "{\"name\":\"f32\",\"kernel\":4,\"ops_per_block\":2000,\"input_bytes\":64}]}");
     buf_free(&code);
 }
 
 bool toy_pack(const char *path, const PackHeader *header, Err *err)
 {
     Buf code = {0}, plan = {0};
-    size_t offset[3], size[3];
+    size_t offset[OBJECTS], size[OBJECTS];
     bool ok = toy_code(&code, offset, size, err);
     if (ok) {
         toy_plan(&plan);

@@ -1,4 +1,4 @@
-/* toy.h - a toy model for the tests: three kernels from the C compiler, a plan by hand, a checkpoint of one tensor.
+/* toy.h - a toy model for the tests: kernels from the C compiler, a plan by hand, a checkpoint of one tensor.
  * The vocabulary has 16 tokens; the most likely token after t is (t + 1) % 16. */
 #ifndef BLADE_TOY_H
 #define BLADE_TOY_H
