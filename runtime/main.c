@@ -15,6 +15,8 @@ static const Command commands[] = {
     {"chat", cmd_chat, "talk to a model in the terminal"},
     {"tokenize", cmd_tokenize, "show the tokens of a text"},
     {"perplexity", cmd_perplexity, "measure how well a model predicts a text"},
+    {"plan", cmd_plan, "show the exact memory plan before anything is loaded"},
+    {"bench", cmd_bench, "measure speed, and its share of the machine's limits"},
     {"logits", cmd_logits, NULL},
 };
 
