@@ -71,7 +71,7 @@ function emit_activation(k, a, p, row, value)
   end
 end
 
-local function round_even(v)
+function round_even(v)
   local f = math.floor(v)
   local d = v - f
   if d > 0.5 or (d == 0.5 and f % 2 == 1) then f = f + 1 end

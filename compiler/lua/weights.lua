@@ -20,8 +20,80 @@ function weight_panel(name, p, access)
   return argument(name, f.elem, { round_up(p.k, 16), round_up(p.n, 16) }, access, { panel = f.unit, pairs = f.pairs })
 end
 
--- Scales (and zero points) of a quantized panel: [groups, N], p.group rows of K a group.
+-- Scales (and zero points) of a quantized panel: [groups, N], p.group rows of K a group. p.pitch: columns of the matrix that
+-- this one is a part of (weights merged side by side).
 function weight_groups(p) return ceil_div(p.k, p.group) end
 function weight_scale(name, p, elem, access)
-  return argument(name, elem, { weight_groups(p), round_up(p.n, 16) }, access)
+  return argument(name, elem, { weight_groups(p), round_up(p.n, 16) }, access, { pitch = p.pitch })
 end
+
+-- ---- packing: the same panel as lines [N/16, K/unit, 16] of 32-bit words, a word a column -----------------------------
+
+function panel_lines(name, p, access)
+  return argument(name, "s32", { ceil_div(p.n, 16), round_up(p.k, 16) // weight_formats[p.w].unit, 16 }, access)
+end
+
+-- First bit of the i-th of `unit` elements in its word (order of nibbles: Memory in ir.h).
+function panel_shift(f, i)
+  if f.elem ~= "u4" then return 32 // f.unit * i end
+  return 4 * (f.pairs and i // 2 + i % 2 * 4 or i % 4 * 2 + i // 4)
+end
+
+-- The words whose i-th element is code(i), an s32 tile.
+function panel_words(f, code)
+  local words
+  for i = 0, f.unit - 1 do
+    local shift, c = panel_shift(f, i), code(i)
+    c = shift > 0 and c << shift or c
+    words = words and words | c or c
+  end
+  return words
+end
+
+-- The bits of floats `v` as the elements of format `w`, an s32 tile.
+function float_code(w, v)
+  if w == "f32" then return v:cast("f32"):bitcast("s32") end
+  return v:cast(w):bitcast("u16"):cast("s32")
+end
+
+-- fn(row) for a row of K, or 0 in the padding of K; `row` is a scalar.
+function within_rows(k, p, row, fn)
+  if p.k % 16 == 0 then return fn(row) end
+  return k:select(row:lt(p.k), fn(row:min(p.k - 1)), 0)
+end
+
+-- v [1,16] for the columns from n0, or 0 in the padding of N.
+function within_columns(k, p, n0, v)
+  if p.n % 16 == 0 then return v end
+  return k:select((k:col(16) + n0:cast("s32")):lt(p.n), v, 0)
+end
+
+-- 16 lanes from the words that hold them, `per` lanes each: word(i) is a scalar.
+function spread_words(k, per, word)
+  local lanes = word(0)
+  for i = 1, 16 // per - 1 do lanes = k:select(k:col(16):ge(i * per), word(i), lanes) end
+  return lanes
+end
+
+-- The largest divisor of `n` up to `most`.
+function divisor(n, most)
+  for d = math.min(n, most), 1, -1 do
+    if n % d == 0 then return d end
+  end
+end
+
+-- For references: a panel of which value(k, n) is every element, as the bytes of lines; and the reverse.
+function assign_panel(lines, p, value)
+  local panel = blade.tensor(weight_panel("panel", p), {})
+  panel:fill(value)
+  lines:assign(panel:bits())
+end
+
+function panel_of(lines, p)
+  local panel = blade.tensor(weight_panel("panel", p), {})
+  panel:assign(lines:bits())
+  return panel
+end
+
+-- Any 32 bits, for the inputs of a case.
+function random_word(random) return random.integer(0, 65535) * 65536 + random.integer(0, 65535) - 2147483648 end
