@@ -98,7 +98,8 @@ static bool measure(Model *m, Err *err)
     set_caps(m);
     if (!plan_memory(m->plan, m->caps, m->threads, &m->memory, err))
         return false;
-    int64_t copied = weights_copied(m->plan, m->options.random_weights ? NULL : m->checkpoint);
+    int64_t copied;
+    weights_mapped(m->plan, m->options.random_weights ? NULL : m->checkpoint, &copied, &m->memory.kind[BUFFER_MAPPED]);
     m->memory.kind[BUFFER_WEIGHT] += copied;
     m->memory.total += copied;
     m->memory.peak += copied;

@@ -62,17 +62,21 @@ static bool usable_in_place(const Checkpoint *c, const Tensor *t, int64_t align)
     return (uintptr_t)t->data % a == 0 && has_slack(c, t);
 }
 
-int64_t weights_copied(const Plan *p, const Checkpoint *c)
+void weights_mapped(const Plan *p, const Checkpoint *c, int64_t *copied, int64_t *in_place)
 {
-    static const int64_t caps[SIZE_COUNT];
-    int64_t total = 0;
+    static const int64_t caps[SIZE_COUNT]; /* sizes of mapped buffers are constant */
+    *copied = *in_place = 0;
     for (int i = 0; i < p->buffers_count; i++) {
         const PlanBuffer *b = &p->buffers[i];
-        const Tensor *t = c && b->kind == BUFFER_MAPPED ? ckpt_find(c, b->tensor.name) : NULL;
-        if (b->kind == BUFFER_MAPPED && !(t && usable_in_place(c, t, b->tensor.align)))
-            total += plan_room(plan_buffer_bytes(p, i, caps));
+        if (b->kind != BUFFER_MAPPED)
+            continue;
+        const Tensor *t = c ? ckpt_find(c, b->tensor.name) : NULL;
+        int64_t bytes = plan_buffer_bytes(p, i, caps);
+        if (t && usable_in_place(c, t, b->tensor.align))
+            *in_place += bytes;
+        else
+            *copied += plan_room(bytes);
     }
-    return total;
 }
 
 static bool map_buffer(Exec *e, const Checkpoint *c, int buffer, Err *err)

@@ -15,8 +15,8 @@ bool weights_load(Exec *e, const Checkpoint *c, WeightsProgress *progress, void 
 /* Fills weights and mapped buffers with random numbers as the plan's "fill" says; the same for the same plan. */
 bool weights_random(Exec *e, WeightsProgress *progress, void *context, Err *err);
 
-/* Bytes of mapped buffers that weights_load will copy, because a tensor lies unaligned in its file; with a NULL
- * checkpoint what weights_random allocates: all of them. */
-int64_t weights_copied(const Plan *p, const Checkpoint *c);
+/* Bytes of mapped buffers that weights_load allocates and copies, because a tensor lies unaligned in its file, and of
+ * those it uses in place. With a NULL checkpoint: what weights_random allocates, which is all of them. */
+void weights_mapped(const Plan *p, const Checkpoint *c, int64_t *copied, int64_t *in_place);
 
 #endif
