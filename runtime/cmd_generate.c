@@ -303,10 +303,12 @@ static bool generate(Generate *g, const Flags *f, const char *model_dir, Err *er
 
 static void cleanup(Generate *g, Flags *f)
 {
-    session_close(&g->session); /* ends requests: their prompts must still be there */
+    engine_free(g->session.engine); /* ends requests: their prompts must still be there */
+    g->session.engine = NULL;
     for (size_t i = 0; i < g->prompts.len; i++)
         free_prompt(g->prompts.at[i]);
     vec_free(&g->prompts);
+    session_close(&g->session);
     request_params_free(&g->defaults);
     chat_free(g->chat);
     vec_free(&f->prompts);
