@@ -14,6 +14,7 @@ struct Target {
     int vector_registers;
     bool x86;             /* x86 intrinsics may be used */
     bool fma, f16c;       /* fused multiply-add; half <-> float conversion */
+    bool round;           /* rounding to whole numbers is an instruction */
     bool vnni;            /* vpdpbusd on 512 bits */
     bool bf16_dot;        /* vdpbf16ps on 512 bits */
     /* Adds a function `kernel` to the module; *scratch_bytes is what one thread needs. */

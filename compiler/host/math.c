@@ -30,6 +30,31 @@ static V intrinsic1(Lower *l, const char *name, V x)
     return call(l, name, &t, 1, &x, 1);
 }
 
+/* To nearest even without an instruction for it: adding 2^23 (2^52) with x's sign drops the fraction. */
+static V lower_rint(Lower *l, V x)
+{
+    if (l->t->round)
+        return intrinsic1(l, "llvm.rint", x);
+    LLVMTypeRef type = LLVMTypeOf(x), elem = LLVMGetTypeKind(type) == LLVMVectorTypeKind ? LLVMGetElementType(type) : type;
+    int n = type == elem ? 1 : (int)LLVMGetVectorSize(type);
+    V big = splat(l, LLVMConstReal(elem, elem == l->f64 ? 0x1p52 : 0x1p23), n);
+    V magic = call(l, "llvm.copysign", &type, 1, (V[]){big, x}, 2);
+    V near = LLVMBuildFSub(l->b, LLVMBuildFAdd(l->b, x, magic, ""), magic, "");
+    V large = LLVMBuildFCmp(l->b, LLVMRealUGE, intrinsic1(l, "llvm.fabs", x), big, ""); /* already whole, or NaN */
+    return LLVMBuildSelect(l->b, large, x, near, "");
+}
+
+static V lower_floor(Lower *l, V x, int n)
+{
+    if (l->t->round)
+        return intrinsic1(l, "llvm.floor", x);
+    V near = lower_rint(l, x);
+    LLVMTypeRef elem = n == 1 ? LLVMTypeOf(x) : LLVMGetElementType(LLVMTypeOf(x));
+    V one = splat(l, LLVMConstReal(elem, 1), n);
+    V above = LLVMBuildFCmp(l->b, LLVMRealOGT, near, x, "");
+    return LLVMBuildSelect(l->b, above, LLVMBuildFSub(l->b, near, one, ""), near, "");
+}
+
 /* c[0] + x (c[1] + x (...)), highest coefficient last. */
 static V horner(Lower *l, V x, const double *c, int count, int n)
 {
@@ -65,7 +90,7 @@ static V lower_exp(Lower *l, V x, int n)
 {
     static const double c[] = {1, 1, 0.5, 1.6666666e-1, 4.1666648e-2, 8.3334519e-3, 1.3888803e-3, 1.9841270e-4};
     V y = clamp(l, x, -87.5, 88.0, n);
-    V k = intrinsic1(l, "llvm.rint", LLVMBuildFMul(l->b, y, fconst(l, 1.4426950408889634, n), ""));
+    V k = lower_rint(l, LLVMBuildFMul(l->b, y, fconst(l, 1.4426950408889634, n), ""));
     V full = math_binary(l, OP_MIN, DT_F32, math_binary(l, OP_MAX, DT_F32, x, fconst(l, -87.5, n), n), fconst(l, 89, n), n);
     V r = math_fma(l, k, fconst(l, -0.693359375, n), full, n);
     r = math_fma(l, k, fconst(l, 2.12194440e-4, n), r, n);
@@ -113,7 +138,7 @@ static V lower_sincos(Lower *l, V x, int quarter, int n)
     LLVMTypeRef f64n = vec_type(l->f64, n);
     V wide = LLVMBuildFPExt(l->b, x, f64n, "");
     V turns = LLVMBuildFMul(l->b, wide, splat(l, LLVMConstReal(l->f64, 0.63661977236758134308), n), "");
-    V k = intrinsic1(l, "llvm.rint", turns);
+    V k = lower_rint(l, turns);
     V r = LLVMBuildFSub(l->b, wide, LLVMBuildFMul(l->b, k, splat(l, LLVMConstReal(l->f64, 1.57079632679489655800), n), ""), "");
     r = LLVMBuildFSub(l->b, r, LLVMBuildFMul(l->b, k, splat(l, LLVMConstReal(l->f64, 6.12323399573676603587e-17), n), ""), "");
     V rf = LLVMBuildFPTrunc(l->b, r, vec_type(l->f32, n), "");
@@ -150,8 +175,8 @@ V math_unary(Lower *l, Op op, V x, int n)
         return LLVMBuildSelect(l->b, LLVMBuildICmp(l->b, LLVMIntSLT, x, LLVMConstNull(LLVMTypeOf(x)), ""),
                                LLVMBuildNeg(l->b, x, ""), x, "");
     case OP_SQRT: return intrinsic1(l, "llvm.sqrt", x);
-    case OP_RINT: return intrinsic1(l, "llvm.rint", x);
-    case OP_FLOOR: return intrinsic1(l, "llvm.floor", x);
+    case OP_RINT: return lower_rint(l, x);
+    case OP_FLOOR: return lower_floor(l, x, n);
     case OP_EXP: return lower_exp(l, x, n);
     case OP_LOG: return lower_log(l, x, n);
     case OP_SIN: return lower_sincos(l, x, 0, n);
@@ -267,7 +292,7 @@ static V float_to_int(Lower *l, V x, DType to, int n)
 {
     if (dtype_bits(to) == 8) {
         x = clamp(l, x, dtype_is_signed(to) ? -128 : 0, dtype_is_signed(to) ? 127 : 255, n);
-        V wide = LLVMBuildFPToSI(l->b, intrinsic1(l, "llvm.rint", x), vec_type(l->i32, n), "");
+        V wide = LLVMBuildFPToSI(l->b, lower_rint(l, x), vec_type(l->i32, n), "");
         return LLVMBuildTrunc(l->b, wide, vec_type(l->i8, n), "");
     }
     LLVMTypeRef t = vec_type(elem_type(l, to), n);

@@ -9,13 +9,13 @@
 static const Target targets[] = {
     {.name = "x86-64", X86(.cpu = "x86-64", .features = "", .vector_bits = 128, .vector_registers = 16)},
     {.name = "x86-64-v3", X86(.cpu = "x86-64-v3", .features = "", .vector_bits = 256, .vector_registers = 16,
-                              .fma = true, .f16c = true)},
+                              .round = true, .fma = true, .f16c = true)},
     {.name = "x86-64-v4", X86(.cpu = "x86-64-v4", .features = "", .vector_bits = 512, .vector_registers = 32,
-                              .fma = true, .f16c = true)},
+                              .round = true, .fma = true, .f16c = true)},
     {.name = "x86-64-v4-bf16", X86(.cpu = "znver4", .features = "", .vector_bits = 512, .vector_registers = 32,
-                                   .fma = true, .f16c = true, .vnni = true, .bf16_dot = true)},
+                                   .round = true, .fma = true, .f16c = true, .vnni = true, .bf16_dot = true)},
     {.name = "aarch64", .family = "host", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
-     .vector_bits = 128, .vector_registers = 32, .fma = true, .f16c = true, .lower = host_lower},
+     .vector_bits = 128, .vector_registers = 32, .round = true, .fma = true, .f16c = true, .lower = host_lower},
 };
 
 const Target *target_at(int i)
