@@ -18,6 +18,7 @@ struct Request {
     int max_new;   /* tokens */
     int rows_done; /* positions given to sink.row */
     atomic_bool cancelled;
+    Engine *engine;
     Request *prev, *next; /* all requests of the engine */
 };
 
@@ -44,6 +45,7 @@ struct Engine {
     Kv *kv;
     Scheduler *sched;
     Request *first;
+    atomic_bool cancelled; /* some request is */
     VEC(uint32_t) eos;
     EngineStats stats;
 };
@@ -164,6 +166,7 @@ Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
     Request *r = xcalloc(1, sizeof *r);
     r->sampler = sampler_new(o->sampling, o->prompt, o->prompt_len, e->eos.at, (int)e->eos.len);
     r->sink = o->sink;
+    r->engine = e;
     r->prompt_len = o->prompt_len;
     r->max_new = (int)MIN(o->sampling->max_tokens, e->limits->max_model_len - o->prompt_len);
     int total = o->prompt_len + r->max_new;
@@ -193,10 +196,13 @@ Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
 void engine_cancel(Request *r)
 {
     atomic_store(&r->cancelled, true);
+    atomic_store(&r->engine->cancelled, true);
 }
 
 static void end_cancelled(Engine *e)
 {
+    if (!atomic_exchange(&e->cancelled, false))
+        return;
     for (Request *r = e->first, *next; r; r = next) {
         next = r->next;
         if (atomic_load(&r->cancelled))
