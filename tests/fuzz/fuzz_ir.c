@@ -1,5 +1,5 @@
-/* Tile IR text: any bytes give a kernel or a message. A kernel prints to a text that reads back and prints the same, and
- * verifying it ends with a verdict. */
+/* Tile IR text: any bytes give a kernel or a message. A kernel prints to a text that reads back and prints the same,
+ * and verifying it ends with a verdict. */
 #include "ir.h"
 
 #include <stdlib.h>

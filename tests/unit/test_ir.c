@@ -32,7 +32,7 @@ static void expect_print(const Kernel *k, const char *expected)
     buf_free(&out);
 }
 
-/* ---- whole kernels ------------------------------------------------------------------------------------------------ */
+/* ---- whole kernels ----------------------------------------------------------------------------------------------- */
 
 static void without_comment_lines(const char *text, Buf *out)
 {
@@ -117,7 +117,7 @@ static void files_cover_every_operation(void **state)
             fail_msg("no kernel in tests/ir uses '%s'", op_info[op].text);
 }
 
-/* ---- what is refused ------------------------------------------------------------------------------------------------ */
+/* ---- what is refused --------------------------------------------------------------------------------------------- */
 
 typedef struct Case {
     char *expect; /* part of the message; NULL: accepted */
@@ -193,11 +193,12 @@ static void messages_name_the_place(void **state)
 {
     (void)state;
     Err err = {0};
-    Kernel *k = parse("kernel \"k\"\n%1 = const 1 : s64\ngrid %1\n%2 = frag flat : f32\n%3 = neg %2 ; norm.lua:31\n", &err);
+    Kernel *k = parse("kernel \"k\"\n%1 = const 1 : s64\ngrid %1\n"
+                      "%2 = frag flat : f32\n%3 = neg %2 ; norm.lua:31\n", &err);
     assert_non_null(k);
     assert_false(ir_check(k, &err));
-    assert_string_equal(err.text, "norm.lua:31: 'neg': reads a frag that is not set on every path to here; set it first "
-                                  "(to 0 for a sum)");
+    assert_string_equal(err.text, "norm.lua:31: 'neg': reads a frag that is not set on every path to here; "
+                                  "set it first (to 0 for a sum)");
     ir_at(k, 3)->loc = (Loc){0};
     assert_false(ir_check(k, &err));
     assert_ptr_equal(strstr(err.text, "kernel \"k\", %3: 'neg': reads"), err.text);
@@ -231,7 +232,7 @@ static void damaged_kernels_are_refused(void **state)
     }
 }
 
-/* ---- the text form ---------------------------------------------------------------------------------------------------- */
+/* ---- the text form ----------------------------------------------------------------------------------------------- */
 
 static void parser_refuses(void **state)
 {
@@ -291,6 +292,31 @@ static void parser_refuses(void **state)
         {M "%3 = loop %2, %2 step 0", "0 is not in 1.."},
         {M "%3 = loop %2, %2", "expected 'step'"},
         {M "%3 = reduce mean cols %2", "unknown reduction 'mean'; one of add, max, min"},
+        {M "%3 = loop %2, %2 step x", "expected a number, found 'x'"},
+        {M "%3 = loop %2, %2 step 1 pipelined 65", "65 is not in 1..64"},
+        {K "%1 = const 0000000000000000000000000000000000000000000000000000000000000001 : s64", "number too long"},
+        {K "%1 = const 1 : 5", "expected an element type, found '5'"},
+        {K "%1 = memory shared f32 5[1]", "expected '\"', found '5'"},
+        {K "%1 = memory shared f32 x[8, 16] panel 65", "65 is not in 1..64"},
+        {M "%3 = view %1[%2, %2] 1x16777217", "16777217 is not in 1..16777216"},
+        {M "%3 = const 0 : f32\n%4 = view %1[%3, %2] 1x16", "view of 'x': coordinate 1 is not an integer scalar"},
+        {K "%1 = memory shared f32 v[8]\n%2 = const 0 : s64\n%3 = view %1[%2] 2x4", "has no rows"},
+        {K "%1 = memory shared f32 v[8]\n%2 = const 0 : s64\n%3 = view %1[%2] 1x4 transposed", "has no rows"},
+        {K "%1 = row : s32[4,1]\n%2 = row : s32[8,1]\n%3 = add %1, %2", "'add' of a 4 x 1 and a 8 x 1 tile"},
+        {K "%1 = row : s32[4,1]\n%2 = row : s32[8,1]\n%3 = join %1, %2", "'join' of 4 and 8 rows"},
+        {K "%1 = row : s32[4,1]\n%2 = const 0 : f32\n%3 = join %1, %2", "'join' mixes s32 and f32"},
+        {K "%1 = row : s32[4,1]\n%2 = select %1, %1, %1", "'select' needs a predicate first, not s32"},
+        {K "%1 = row : s32[4,1]\n%2 = bitcast %1 : f64[4,1]", "'bitcast' from s32 to f64 changes the size"},
+        {K "%1 = row : s32[4,1]\nset %1, %1", "'set': operand 1 must be a frag"},
+        {K "%1 = row : s32[4,1]\n%2 = frag flat : f32[4,1]\nset %2, %1", "'set': s32 into f32; cast first"},
+        {K "%1 = row : s32[4,1]\n%2 = frag flat : s32[2,1]\nset %2, %1", "'set': a 4 x 1 tile into 2 x 1"},
+        {M "%3 = frag acc : f32[1,16]\n%4 = view %1[%2, %2] 1x16\ngemm %3, %4, %4",
+         "'gemm': [1,16] += [1,16] x [1,16] does not fit"},
+        {M "%3 = view %1[%2, %2] 1x1\ngemm %2, %3, %3", "'gemm': operand 1 must be a frag"},
+        {M "%3 = view %1[%2, %2] 1x1\n%4 = gather %3, %2", "'gather' needs s32 indices, not s64"},
+        {K "%1 = row : s32[4,1]\n%2 = loop %1, %1 step 1", "'loop': bounds must be s64 scalars"},
+        {K "%1 = row : s32[4,1]\nwhen %1", "'when' needs a scalar predicate"},
+        {K "%1 = row : s32[4,1]\n%2 = add %1", "'add' takes 2 operands, not 1"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         Err err = {0};
@@ -307,7 +333,7 @@ static void text_becomes_canonical(void **state)
 {
     (void)state;
     Err err = {0};
-    Kernel *k = parse("; a comment\n\n kernel   \"a \\\"b\\\" \\x09\"numerics segment 512 ; hash.lua:1 is no instruction\r\n"
+    Kernel *k = parse("; a comment\n\n kernel   \"a \\\"b\\\" \\x09\"numerics segment 512 ; h.lua:1 is nothing\r\n"
               "%700=const 4:s64;norm.lua:7\n"
               "%3 = memory shared f32 \"my tile\"[1*tokens,16] ; see norm.lua: 8\n"
               "%4 = memory global 1 in bf16 t.0[3 * kv_pages, 16]pitch 20\n"
@@ -439,7 +465,7 @@ static void instruction_limit(void **state)
     buf_free(&text);
 }
 
-/* ---- builders and facts -------------------------------------------------------------------------------------------------- */
+/* ---- builders and facts ------------------------------------------------------------------------------------------ */
 
 static void tiles_have_a_limit(void **state)
 {
@@ -470,8 +496,9 @@ static void facts_are_true(void **state)
     Kernel *k = kernel_new("facts");
     Loc at = {0};
     Ref size = ir_leaf(k, OP_SIZE, (Type){DT_S64, 1, 1}, SIZE_TOKENS, 0, at);
-    Ref c16 = ir_const_int(k, DT_S64, 16, at), c24 = ir_const_int(k, DT_S64, 24, at), zero = ir_const_int(k, DT_S64, 0, at);
-    Ref lowest = ir_const_int(k, DT_S64, INT64_MIN, at), minus = ir_const_int(k, DT_S64, -3, at);
+    Ref c16 = ir_const_int(k, DT_S64, 16, at), c24 = ir_const_int(k, DT_S64, 24, at);
+    Ref zero = ir_const_int(k, DT_S64, 0, at), lowest = ir_const_int(k, DT_S64, INT64_MIN, at);
+    Ref minus = ir_const_int(k, DT_S64, -3, at);
     k->grid[0] = c24;
     k->grid_rank = 1;
     Ref block = ir_leaf(k, OP_BLOCK, (Type){DT_S64, 1, 1}, 0, 0, at);
@@ -490,6 +517,10 @@ static void facts_are_true(void **state)
     assert_int_equal(ir_upper(k, loop), 21);
     assert_true(ir_upper(k, size) == INT64_MAX);
     assert_int_equal(ir_upper(k, binary(k, OP_REM, size, c16)), 15);
+    assert_int_equal(ir_upper(k, binary(k, OP_DIV, moved, c16)), (23 * 16 + 24) / 16);
+    Ref narrow = ir_add(k, &(Ins){.op = OP_CAST, .type = {.elem = DT_S32}, .nargs = 1, .arg = {scaled}}, NULL);
+    assert_int_equal(ir_upper(k, narrow), 23 * 16);
+    assert_int_equal(ir_divisor(k, narrow), 16);
     assert_int_equal(ir_upper(k, binary(k, OP_MIN, size, c16)), 16);
     assert_true(ir_upper(k, binary(k, OP_MAX, size, c16)) == INT64_MAX);
     assert_true(ir_upper(k, binary(k, OP_MUL, block, minus)) == INT64_MAX); /* not -69: the block may be 0 */
@@ -514,15 +545,33 @@ static void facts_end(void **state)
     kernel_free(k);
 }
 
+static void bytes_count_padding(void **state)
+{
+    (void)state;
+    static const int64_t sizes[SIZE_COUNT] = {[SIZE_TOKENS] = 3};
+    static const struct { Memory m; int64_t bytes; } cases[] = {
+        {{.elem = DT_F32, .rank = 2, .dim = {{2, SIZE_TOKENS}, {10, -1}}}, 2 * 3 * 10 * 4},
+        {{.elem = DT_F32, .rank = 2, .dim = {{2, SIZE_TOKENS}, {10, -1}}, .pitch = 16}, 2 * 3 * 16 * 4},
+        {{.elem = DT_BF16, .rank = 3, .dim = {{5, -1}, {7, -1}, {20, -1}}, .layout = LAYOUT_PANEL, .unit = 2},
+         5 * 8 * 32 * 2},
+        {{.elem = DT_U4, .rank = 2, .dim = {{9, -1}, {16, -1}}, .layout = LAYOUT_PANEL, .unit = 8}, 16 * 16 / 2},
+        {{.elem = DT_U4, .rank = 1, .dim = {{3, -1}}}, 2},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        assert_int_equal(memory_bytes(&cases[i].m, sizes), cases[i].bytes);
+}
+
 static void masks_only_where_needed(void **state)
 {
     (void)state;
     static const char text[] = "kernel \"k\"\n"
-                               "%1 = memory global 0 in f32 x[tokens, 2048]\n%2 = memory global 1 in f32 z[tokens, 1000]\n"
+                               "%1 = memory global 0 in f32 x[tokens, 2048]\n"
+                               "%2 = memory global 1 in f32 z[tokens, 1000]\n"
                                "%3 = const 0 : s64\n%4 = const 2048 : s64\n%5 = loop %3, %4 step 64\n"
                                "%6 = view %1[%3, %5] 1x64\n%7 = view %1[%3, %5] 4x64\n%8 = view %2[%3, %5] 1x64\n"
                                "%9 = view %1[%3, %5] 4x64 inside\n%10 = view %1[%5, %3] 64x1 transposed\nend\n";
-    static const struct { Ref view; int rows, cols; } expect[] = {{6, 0, 0}, {7, 1, 0}, {8, 0, 1}, {9, 0, 0}, {10, 0, 0}};
+    static const struct { Ref view; int rows, cols; } expect[] = {
+        {6, 0, 0}, {7, 1, 0}, {8, 0, 1}, {9, 0, 0}, {10, 0, 0}};
     Err err = {0};
     Kernel *k = parse(text, &err);
     assert_string_equal(err.text, "");
@@ -554,6 +603,7 @@ int main(void)
         cmocka_unit_test(tiles_have_a_limit),
         cmocka_unit_test(facts_are_true),
         cmocka_unit_test(facts_end),
+        cmocka_unit_test(bytes_count_padding),
         cmocka_unit_test(masks_only_where_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
