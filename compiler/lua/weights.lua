@@ -56,6 +56,12 @@ function float_code(w, v)
   return v:cast(w):bitcast("u16"):cast("s32")
 end
 
+-- Bits of an element of a quantized panel, and of the checkpoint's words that it comes from.
+function packed_bits(w) return weight_formats[w].elem == "u4" and 4 or 8 end
+
+-- Element i of words that hold 32 / bits of them, the lowest bits first.
+function packed_element(words, i, bits) return (words >> i * bits) & (1 << bits) - 1 end
+
 -- fn(row) for a row of K, or 0 in the padding of K; `row` is a scalar.
 function within_rows(k, p, row, fn)
   if p.k % 16 == 0 then return fn(row) end
@@ -82,7 +88,17 @@ function divisor(n, most)
   end
 end
 
--- For references: a panel of which value(k, n) is every element, as the bytes of lines; and the reverse.
+-- What every operator that packs quantized weights writes, after its sources in `list`.
+function packed_outputs(list, p)
+  list[#list + 1] = panel_lines("w", p, "out")
+  list[#list + 1] = weight_scale("scale", p, p.scale, "out")
+  if p.zeros then list[#list + 1] = weight_scale("zero", p, "u8", "out") end
+  return list
+end
+
+-- ---- for references -------------------------------------------------------------------------------------------------------
+
+-- Lines of the panel of which value(k, n) is every element; and the reverse.
 function assign_panel(lines, p, value)
   local panel = blade.tensor(weight_panel("panel", p), {})
   panel:fill(value)
@@ -95,5 +111,19 @@ function panel_of(lines, p)
   return panel
 end
 
--- Any 32 bits, for the inputs of a case.
-function random_word(random) return random.integer(0, 65535) * 65536 + random.integer(0, 65535) - 2147483648 end
+-- Element i of a word as packed_element, for a word read from a tensor.
+function packed_code(word, i, bits) return math.tointeger(word) >> i % (32 // bits) * bits & (1 << bits) - 1 end
+
+-- Any 32 bits in every element of the s32 tensors given.
+function fill_words(random, ...)
+  for _, t in pairs { ... } do
+    t:fill(function() return random.integer(0, 65535) * 65536 + random.integer(0, 65535) - 2147483648 end)
+  end
+end
+
+-- Outputs of packed_outputs from functions of the code [k, n], the zero point and the scale [group, n]; the padding is 0.
+function packed_reference(p, t, code, zero, scale)
+  assign_panel(t.w, p, function(k, n) return k < p.k and n < p.n and code(k, n) or 0 end)
+  t.scale:fill(function(g, n) return n < p.n and scale(g, n) or 0 end)
+  if p.zeros then t.zero:fill(function(g, n) return n < p.n and zero(g, n) or 0 end) end
+end
