@@ -32,20 +32,20 @@ typedef struct RunOptions {
 #define RUN_OPTIONS_DEFAULT {.bucket = -1}
 
 /* Rows of an option table for a RunOptions `o`. Those without help are for tests. */
-#define RUN_OPTION_ROWS(o)                                                                                              \
-    {"weights", 0, OPT_STRING, &(o)->weights, "W",                                                                      \
-     "auto (as stored), f32, bf16, f16, w8, w4 or w4a16:\nweights are rounded to it while loading"},                    \
-    {"threads", 't', OPT_INT, &(o)->threads, "N", "threads (default: one a core)", 1, 1024},                            \
-    {"pack", 0, OPT_STRING, &(o)->pack, "FILE", "use this pack; no generator is needed then"},                          \
-    {"cache", 0, OPT_STRING, &(o)->cache, "DIR", "folder of built packs (default: ~/.cache/blade)"},                    \
-    {"max-num-seqs", 0, OPT_INT, &(o)->max_num_seqs, "N", "sequences that run at once (default 64)", 1, 65536},         \
-    {"max-num-batched-tokens", 0, OPT_INT, &(o)->max_num_batched_tokens, "N",                                           \
-     "tokens of a step: prompts are computed in pieces\nof at most so many (default 512)", 1, 1 << 20},                 \
-    {"max-model-len", 0, OPT_INT, &(o)->max_model_len, "N",                                                             \
-     "tokens of a sequence, prompt and continuation\n(default: the model's context, or what fits)", 1, INT32_MAX},      \
-    {"kv-cache-memory", 0, OPT_BYTES, &(o)->kv_cache_memory, "SIZE", "memory of the KV cache, e.g. 4G", 1, 0x1p62},     \
-    {"no-prefix-cache", 0, OPT_FLAG, &(o)->no_prefix_cache, NULL, "compute equal beginnings of prompts again"},         \
-    {"shuffle-pages", 0, OPT_INT, &(o)->shuffle_pages, "SEED", NULL},                                                   \
+#define RUN_OPTION_ROWS(o)                                                                                             \
+    {"weights", 0, OPT_STRING, &(o)->weights, "W",                                                                     \
+     "auto (as stored), f32, bf16, f16, w8, w4 or w4a16:\nweights are rounded to it while loading"},                   \
+    {"threads", 't', OPT_INT, &(o)->threads, "N", "threads (default: one a core)", 1, 1024},                           \
+    {"pack", 0, OPT_STRING, &(o)->pack, "FILE", "use this pack; no generator is needed then"},                         \
+    {"cache", 0, OPT_STRING, &(o)->cache, "DIR", "folder of built packs (default: ~/.cache/blade)"},                   \
+    {"max-num-seqs", 0, OPT_INT, &(o)->max_num_seqs, "N", "sequences that run at once (default 64)", 1, 65536},        \
+    {"max-num-batched-tokens", 0, OPT_INT, &(o)->max_num_batched_tokens, "N",                                          \
+     "tokens of a step: prompts are computed in pieces\nof at most so many (default 512)", 1, 1 << 20},                \
+    {"max-model-len", 0, OPT_INT, &(o)->max_model_len, "N",                                                            \
+     "tokens of a sequence, prompt and continuation\n(default: the model's context, or what fits)", 1, INT32_MAX},     \
+    {"kv-cache-memory", 0, OPT_BYTES, &(o)->kv_cache_memory, "SIZE", "memory of the KV cache, e.g. 4G", 1, 0x1p62},    \
+    {"no-prefix-cache", 0, OPT_FLAG, &(o)->no_prefix_cache, NULL, "compute equal beginnings of prompts again"},        \
+    {"shuffle-pages", 0, OPT_INT, &(o)->shuffle_pages, "SEED", NULL},                                                  \
     {"bucket", 0, OPT_INT, &(o)->bucket, "N", NULL}
 
 ModelOptions run_options_apply(const RunOptions *o, const char *model);
@@ -60,25 +60,25 @@ typedef struct SamplingFlags {
     OptStrings stops;
 } SamplingFlags;
 
-#define SAMPLING_FLAGS_DEFAULT                                                                                          \
-    {.temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, .frequency = NAN,              \
+#define SAMPLING_FLAGS_DEFAULT                                                                                         \
+    {.temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, .frequency = NAN,             \
      .top_k = INT64_MIN, .seed = INT64_MIN, .logprobs = -1}
 
-#define SAMPLING_OPTION_ROWS(f)                                                                                         \
-    {"temperature", 0, OPT_REAL, &(f)->temperature, "T",                                                                \
-     "0: always the most likely token (default: what\ngeneration_config.json says, otherwise 0)", 0, 100},              \
-    {"top-k", 0, OPT_INT, &(f)->top_k, "K", "draw from the K most likely tokens; 0: off", -1, INT32_MAX},               \
-    {"top-p", 0, OPT_REAL, &(f)->top_p, "P", "draw from the most likely tokens that make up P", 0, 1},                  \
-    {"min-p", 0, OPT_REAL, &(f)->min_p, "P", "draw from tokens with P times the best one's probability", 0, 1},         \
-    {"seed", 0, OPT_INT, &(f)->seed, "N", "of the draws (default: random)", -0x1p62, 0x1p62},                           \
-    {"repetition-penalty", 0, OPT_REAL, &(f)->repetition, "R",                                                          \
-     "divides the logits of tokens that are there already", 0.01, 100},                                                 \
-    {"presence-penalty", 0, OPT_REAL, &(f)->presence, "A", "subtracted for tokens generated already", -2, 2},           \
-    {"frequency-penalty", 0, OPT_REAL, &(f)->frequency, "A", "subtracted each time a token was generated", -2, 2},      \
+#define SAMPLING_OPTION_ROWS(f)                                                                                        \
+    {"temperature", 0, OPT_REAL, &(f)->temperature, "T",                                                               \
+     "0: always the most likely token (default: what\ngeneration_config.json says, otherwise 0)", 0, 100},             \
+    {"top-k", 0, OPT_INT, &(f)->top_k, "K", "draw from the K most likely tokens; 0: off", -1, INT32_MAX},              \
+    {"top-p", 0, OPT_REAL, &(f)->top_p, "P", "draw from the most likely tokens that make up P", 0, 1},                 \
+    {"min-p", 0, OPT_REAL, &(f)->min_p, "P", "draw from tokens with P times the best one's probability", 0, 1},        \
+    {"seed", 0, OPT_INT, &(f)->seed, "N", "of the draws (default: random)", -0x1p62, 0x1p62},                          \
+    {"repetition-penalty", 0, OPT_REAL, &(f)->repetition, "R",                                                         \
+     "divides the logits of tokens that are there already", 0.01, 100},                                                \
+    {"presence-penalty", 0, OPT_REAL, &(f)->presence, "A", "subtracted for tokens generated already", -2, 2},          \
+    {"frequency-penalty", 0, OPT_REAL, &(f)->frequency, "A", "subtracted each time a token was generated", -2, 2},     \
     {"stop", 0, OPT_STRINGS, &(f)->stops, "TEXT", "end where this text appears; may be repeated"}
 
-/* The parameters for requests: the checkpoint's defaults, then the flags; a random seed unless one was given. The result
- * is the caller's to free. */
+/* The parameters for requests: the checkpoint's defaults, then the flags; a random seed unless one was given. The
+ * result is the caller's to free. */
 RequestParams sampling_flags_apply(const SamplingFlags *f, const SamplingParams *defaults);
 
 typedef struct Session {
@@ -89,7 +89,8 @@ typedef struct Session {
     Engine *engine;
 } Session;
 
-/* Reads what is read in no time, tokenizer and generation defaults, so that mistakes show before the weights are loaded. */
+/* Reads what is read in no time, tokenizer and generation defaults, so that mistakes show before the weights are
+ * loaded. */
 bool session_begin(Session *s, const char *model_dir, Err *err);
 /* Then loads model and engine, with progress on a terminal and warnings on standard error. Whether they work or not,
  * session_close cleans up. */

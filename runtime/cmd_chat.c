@@ -1,7 +1,7 @@
 /* cmd_chat.c - `blade chat`: a conversation in the terminal, or with lines from a pipe.
  *
- * The whole conversation is rendered by the chat template for every turn; what was computed before comes from the prefix
- * cache. Ctrl-C ends an answer, not the program. */
+ * The whole conversation is rendered by the chat template for every turn; what was computed before comes from the
+ * prefix cache. Ctrl-C ends an answer, not the program. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ static void catch_interrupts(bool on)
     sigaction(SIGINT, &action, NULL);
 }
 
-/* ---- conversation ---------------------------------------------------------------------------------------------------- */
+/* ---- conversation ------------------------------------------------------------------------------------------------ */
 
 static void add_message(Chat *c, const char *role, const char *text, size_t len)
 {
@@ -69,7 +69,7 @@ static bool render(const Chat *c, TokenIds *ids, Err *err)
     return ok;
 }
 
-/* ---- an answer --------------------------------------------------------------------------------------------------------- */
+/* ---- an answer --------------------------------------------------------------------------------------------------- */
 
 static void print_from(const Chat *c, size_t start)
 {

@@ -42,7 +42,7 @@ struct Generate {
     bool json, terminal;
 };
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------ */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 static Prompt *add_prompt(Generate *g)
 {
@@ -151,7 +151,7 @@ static bool add_text(Generate *g, const char *text, Err *err)
     return tokenize(g, p, err) || err_prefix(err, "%s", where);
 }
 
-/* ---- output ---------------------------------------------------------------------------------------------------------- */
+/* ---- output ------------------------------------------------------------------------------------------------------ */
 
 static json_t *token_json(const Tokenizer *t, uint32_t id, float logprob)
 {
@@ -238,7 +238,7 @@ static void on_finish(void *context, FinishReason reason)
     p->finished = true;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static bool submit(Generate *g, Err *err)
 {
@@ -323,20 +323,23 @@ int cmd_generate(int argc, char **argv)
     const OptRow rows[] = {
         {"prompt", 'p', OPT_STRINGS, &f.prompts, "TEXT", "a prompt; may be repeated"},
         {"prompts", 0, OPT_STRING, &f.file, "FILE",
-         "prompts, one JSON object a line: {\"prompt\": TEXT or IDS}\nor {\"messages\": [...]}, and optionally its own\n"
+         "prompts, one JSON object a line: {\"prompt\": TEXT or IDS}\n"
+         "or {\"messages\": [...]}, and optionally its own\n"
          "max_tokens, temperature, top_p, stop, seed, ..."},
         {"max-tokens", 'n', OPT_INT, &f.sampling.max_tokens, "N", "new tokens at most (default 128)", 1, INT32_MAX},
         SAMPLING_OPTION_ROWS(&f.sampling),
         {"min-tokens", 0, OPT_INT, &f.sampling.min_tokens, "N", "new tokens at least", 0, INT32_MAX},
         {"ignore-eos", 0, OPT_FLAG, &f.sampling.ignore_eos, NULL, "go on after an end-of-sequence token"},
-        {"logprobs", 0, OPT_INT, &f.sampling.logprobs, "N", "with --json: log-probabilities, and of the N best tokens", 0, 20},
+        {"logprobs", 0, OPT_INT, &f.sampling.logprobs, "N",
+         "with --json: log-probabilities, and of the N best tokens", 0, 20},
         {"json", 0, OPT_FLAG, &g.json, NULL, "print one JSON object a prompt"},
         RUN_OPTION_ROWS(&g.run),
         {NULL},
     };
     const OptCommand command = {
         NAME, "MODEL -p PROMPT",
-        "Continues prompts. All prompts run in one batch; what a prompt gives does not depend on the others.", 1, 1, rows,
+        "Continues prompts. All prompts run in one batch; what a prompt gives does not depend on the others.",
+        1, 1, rows,
     };
     const char *args[OPT_MAX_ARGS];
     int status = opt_parse(&command, argc, argv, args);

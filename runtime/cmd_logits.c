@@ -1,8 +1,8 @@
 /* cmd_logits.c - `blade logits`: raw logits as JSON, for tests. Takes token ids, not text, and no tokenizer.
  *
  * One object a sequence: {"index": 0, "token_ids": [generated], "positions": [...], "shape": [rows, vocab],
- * "logits_b64": base64 of little-endian float32}: a row for the last token of the prompt, with --all for every token of it,
- * and one for every generated token but the last. With --all nothing comes from the prefix cache. */
+ * "logits_b64": base64 of little-endian float32}: a row for the last token of the prompt, with --all for every token
+ * of it, and one for every generated token but the last. With --all nothing comes from the prefix cache. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

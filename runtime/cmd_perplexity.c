@@ -57,7 +57,8 @@ static void no_finish(void *context, FinishReason reason)
 static bool leading_token(const Tokenizer *t, uint32_t *bos)
 {
     TokenIds with = {0}, without = {0};
-    bool found = tok_encode(t, "a", 1, true, false, &with, NULL) && tok_encode(t, "a", 1, false, false, &without, NULL) &&
+    bool found = tok_encode(t, "a", 1, true, false, &with, NULL) &&
+                 tok_encode(t, "a", 1, false, false, &without, NULL) &&
                  with.len > without.len && tok_is_special(t, with.at[0]);
     if (found)
         *bos = with.at[0];
@@ -202,7 +203,8 @@ int cmd_perplexity(int argc, char **argv)
     const OptCommand command = {
         NAME, "MODEL FILE",
         "Measures how well a model predicts a text: tokenizes the whole file, cuts it into windows that do not\n"
-        "overlap (each begins with BOS if the tokenizer adds one), and prints perplexity and bits per byte.", 2, 2, rows,
+        "overlap (each begins with BOS if the tokenizer adds one), and prints perplexity and bits per byte.",
+        2, 2, rows,
     };
     const char *args[OPT_MAX_ARGS];
     int status = opt_parse(&command, argc, argv, args);

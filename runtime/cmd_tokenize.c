@@ -98,7 +98,8 @@ int cmd_tokenize(int argc, char **argv)
     };
     const OptCommand command = {
         NAME, "MODEL [TEXT | -]",
-        "Prints the token ids of a text (\"-\" or none: standard input) and how the vocabulary spells them.", 1, 2, rows,
+        "Prints the token ids of a text (\"-\" or none: standard input) and how the vocabulary spells them.",
+        1, 2, rows,
     };
     const char *args[OPT_MAX_ARGS];
     int status = opt_parse(&command, argc, argv, args);

@@ -66,7 +66,7 @@ bool engine_idle(const Engine *e)
     return !e->first;
 }
 
-/* ---- begin and end ---------------------------------------------------------------------------------------------- */
+/* ---- begin and end ----------------------------------------------------------------------------------------------- */
 
 static bool find_arrays(Engine *e, Err *err)
 {
@@ -141,7 +141,7 @@ void engine_free(Engine *e)
     free(e);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------ */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static bool check_request(const Engine *e, const EngineRequest *r, Err *err)
 {
@@ -210,7 +210,7 @@ static void end_cancelled(Engine *e)
     }
 }
 
-/* ---- inputs of a step ------------------------------------------------------------------------------------------------ */
+/* ---- inputs of a step -------------------------------------------------------------------------------------------- */
 
 static void fill_tokens(Engine *e, const Piece *p, int row)
 {
@@ -289,7 +289,7 @@ static void zero_fresh_pages(Engine *e)
         model_zero_page(e->model, fresh[i]);
 }
 
-/* ---- outputs of a step ------------------------------------------------------------------------------------------------ */
+/* ---- outputs of a step ------------------------------------------------------------------------------------------- */
 
 static const float *logits_at(const Engine *e, int row)
 {

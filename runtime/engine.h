@@ -38,8 +38,8 @@ typedef struct EngineSink {
     void *context;
     /* A new token; false ends the request with FINISH_STOP. */
     bool (*token)(void *context, const EngineToken *t);
-    /* Requests with all_rows: the raw logits [vocab] that follow the prompt's token at `position`, each position once and
-     * in order. May be NULL. */
+    /* Requests with all_rows: the raw logits [vocab] that follow the prompt's token at `position`, each position
+     * once and in order. May be NULL. */
     void (*row)(void *context, int position, const float *logits, float log_sum_exp);
     /* The end; the Request is gone afterwards. */
     void (*finish)(void *context, FinishReason reason);

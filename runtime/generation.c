@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* ---- the checkpoint's defaults ------------------------------------------------------------------------------------ */
+/* ---- the checkpoint's defaults ----------------------------------------------------------------------------------- */
 
 static bool read_defaults(const json_t *config, SamplingParams *p, Err *err)
 {
@@ -53,7 +53,7 @@ void generation_free(Generation *g)
     vec_free(&g->eos);
 }
 
-/* ---- a request's own ------------------------------------------------------------------------------------------------ */
+/* ---- a request's own --------------------------------------------------------------------------------------------- */
 
 static bool read_numbers(const json_t *r, SamplingParams *p, Err *err)
 {

@@ -1,9 +1,9 @@
-/* generation.h - where sampling parameters come from: the checkpoint's own defaults, JSON requests, and which tokens end
- * a sequence.
+/* generation.h - where sampling parameters come from: the checkpoint's own defaults, JSON requests, and which tokens
+ * end a sequence.
  *
- * Defaults of a checkpoint: temperature, top_k, top_p, min_p and repetition_penalty of generation_config.json. Without a
- * temperature there, or with "do_sample": false, it is greedy (temperature 0); with "do_sample": true and no temperature
- * it is 1, as in transformers. What a command line or a request says wins over them, name by name.
+ * Defaults of a checkpoint: temperature, top_k, top_p, min_p and repetition_penalty of generation_config.json.
+ * Without a temperature there, or with "do_sample": false, it is greedy (temperature 0); with "do_sample": true and
+ * no temperature it is 1, as in transformers. What a command line or a request says wins over them, name by name.
  */
 #ifndef BLADE_GENERATION_H
 #define BLADE_GENERATION_H
@@ -31,8 +31,8 @@ typedef struct RequestParams {
 
 /* Overrides *p with the keys of a JSON object, named as in OpenAI's API and vLLM's extensions: max_tokens (also
  * max_completion_tokens), min_tokens, temperature, top_p, top_k, min_p, seed, repetition_penalty, presence_penalty,
- * frequency_penalty, logit_bias {"ID": bias}, stop (string or list), stop_token_ids, ignore_eos, logprobs (0..20). Other
- * keys are not looked at; a value of the wrong type is an error that names the key. */
+ * frequency_penalty, logit_bias {"ID": bias}, stop (string or list), stop_token_ids, ignore_eos, logprobs (0..20).
+ * Other keys are not looked at; a value of the wrong type is an error that names the key. */
 bool request_params_read(const json_t *request, RequestParams *p, Err *err);
 /* A copy that owns its lists. */
 RequestParams request_params_copy(const RequestParams *p);

@@ -80,7 +80,7 @@ int kv_total(const Kv *kv)
     return kv->o.pages;
 }
 
-/* ---- published pages ------------------------------------------------------------------------------------------ */
+/* ---- published pages --------------------------------------------------------------------------------------------- */
 
 static uint32_t *page_tokens(const Kv *kv, int32_t page)
 {
@@ -117,7 +117,7 @@ static void unpublish(Kv *kv, int32_t page)
     p->serial = 0;
 }
 
-/* ---- the list of cached pages --------------------------------------------------------------------------------- */
+/* ---- the list of cached pages ------------------------------------------------------------------------------------ */
 
 static void cached_append(Kv *kv, int32_t page)
 {
@@ -137,7 +137,7 @@ static void cached_remove(Kv *kv, int32_t page)
     kv->cached_count--;
 }
 
-/* ---- pages of a sequence --------------------------------------------------------------------------------------- */
+/* ---- pages of a sequence ----------------------------------------------------------------------------------------- */
 
 static void seq_push(KvSeq *s, int32_t page)
 {
@@ -250,7 +250,7 @@ int kv_take_fresh(Kv *kv, const int32_t **pages)
     return n;
 }
 
-/* ---- invariants ------------------------------------------------------------------------------------------------- */
+/* ---- invariants -------------------------------------------------------------------------------------------------- */
 
 /* seen[page] counts who has the page: sequences by 1, the free stack and the cached list by `other`. */
 static bool count_owners(const Kv *kv, const KvSeq *const *seqs, int count, int *seen, int other, Err *err)
@@ -284,7 +284,8 @@ bool kv_check(const Kv *kv, const KvSeq *const *seqs, int count, Err *err)
         const Page *p = &kv->pages[i];
         int expected = p->refs ? p->refs : other;
         if (seen[i] != expected)
-            ok = err_set(err, "page %d: %d references, but %d holders (%d is free or cached)", i, p->refs, seen[i], other);
+            ok = err_set(err, "page %d: %d references, but %d holders (%d: free or cached)", i, p->refs, seen[i],
+                         other);
         else if (p->serial && find(kv, p->parent, p->salt, page_tokens(kv, i)) != i)
             ok = err_set(err, "page %d is published but not found under its content", i);
     }

@@ -40,8 +40,9 @@ int kv_pages_for(const Kv *kv, int tokens); /* pages that hold so many tokens */
 int kv_available(const Kv *kv);             /* pages that can be handed out: free ones and cached ones */
 int kv_total(const Kv *kv);
 
-/* Gives an empty sequence the longest cached beginning of tokens[0..n), whole pages and at most n - 1 tokens, so that
- * there is a token left to compute logits from. Returns the tokens covered. Sequences of different salt share nothing. */
+/* Gives an empty sequence the longest cached beginning of tokens[0..n), whole pages and at most n - 1 tokens, so
+ * that there is a token left to compute logits from. Returns the tokens covered. Sequences of different salt share
+ * nothing. */
 int kv_match(Kv *kv, KvSeq *s, const uint32_t *tokens, int n, uint64_t salt);
 
 /* Makes room for `tokens` tokens in all; false, and nothing changed, when there are not enough pages. */

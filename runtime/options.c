@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- values --------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static bool check_int(const char *name, int64_t v, const OptRow *row, Err *err)
 {
@@ -97,7 +97,7 @@ static bool parse_bytes(const char *name, const char *s, const OptRow *row, int6
     return check_int(name, *out, row, err);
 }
 
-/* ---- one option ------------------------------------------------------------------------------------------------- */
+/* ---- one option -------------------------------------------------------------------------------------------------- */
 
 static bool store(const OptRow *row, const char *name, const char *value, Err *err)
 {
@@ -228,7 +228,7 @@ int opt_parse(const OptCommand *c, int argc, char **argv, const char *args[OPT_M
     return 0;
 }
 
-/* ---- help ------------------------------------------------------------------------------------------------------- */
+/* ---- help -------------------------------------------------------------------------------------------------------- */
 
 #define HELP_COLUMN 30
 

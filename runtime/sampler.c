@@ -29,7 +29,7 @@ SamplingParams sampling_defaults(void)
     return (SamplingParams){.top_p = 1, .repetition_penalty = 1, .max_tokens = 16, .logprobs = -1};
 }
 
-/* ---- ranges ----------------------------------------------------------------------------------------------------- */
+/* ---- ranges ------------------------------------------------------------------------------------------------------ */
 
 static bool in_range(const char *name, double v, double lo, double hi, Err *err)
 {
@@ -69,7 +69,7 @@ bool sampling_check(const SamplingParams *p, int64_t vocab, Err *err)
            in_range("logprobs", p->logprobs, -1, SAMPLING_MAX_LOGPROBS, err) && check_tokens(p, vocab, err);
 }
 
-/* ---- table of tokens ---------------------------------------------------------------------------------------------- */
+/* ---- table of tokens --------------------------------------------------------------------------------------------- */
 
 static Entry *slot_of(Entry *table, uint32_t mask, uint32_t token)
 {
@@ -153,7 +153,7 @@ int64_t sampler_max_adjustments(const Sampler *s, int64_t tokens, int64_t vocab)
     return MIN(vocab, (int64_t)s->entries + (counts_tokens(&s->p) ? tokens : 0));
 }
 
-/* ---- the next token -------------------------------------------------------------------------------------------------- */
+/* ---- the next token ---------------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x) /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
 {
@@ -228,7 +228,7 @@ bool sampler_is_stop(const Sampler *s, uint32_t token)
     return is_in(s->stops + first, s->stops_count - first, token);
 }
 
-/* ---- log-probabilities ------------------------------------------------------------------------------------------------- */
+/* ---- log-probabilities ------------------------------------------------------------------------------------------- */
 
 int sampling_top(const float *logits, int64_t vocab, float log_sum_exp, int n, TopLogprob *out)
 {

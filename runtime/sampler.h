@@ -1,12 +1,12 @@
 /* sampler.h - what a request asks of sampling, and how that becomes the inputs of the generated sampling kernel.
  *
- * The kernel applies, for each row of raw logits and in this order: the adjustments (r, a) of its tokens, logit = (logit > 0 ?
- * logit / r : logit * r) + a; temperature; top_k, top_p, min_p; the draw u. A Sampler keeps what the adjustments depend on:
- * which tokens the sequence has. The draw is a function of seed and position only, so a request gives the same tokens in
- * any batch.
+ * The kernel applies, for each row of raw logits and in this order: the adjustments (r, a) of its tokens, logit =
+ * (logit > 0 ? logit / r : logit * r) + a; temperature; top_k, top_p, min_p; the draw u. A Sampler keeps what the
+ * adjustments depend on: which tokens the sequence has. The draw is a function of seed and position only, so a
+ * request gives the same tokens in any batch.
  *
- * Penalties as in vLLM: repetition over prompt and output (Keskar et al., arXiv 1909.05858), presence and frequency over
- * the output only (OpenAI API reference).
+ * Penalties as in vLLM: repetition over prompt and output (Keskar et al., arXiv 1909.05858), presence and frequency
+ * over the output only (OpenAI API reference).
  */
 #ifndef BLADE_SAMPLER_H
 #define BLADE_SAMPLER_H
@@ -69,8 +69,8 @@ typedef struct TopLogprob {
     float logprob;
 } TopLogprob;
 
-/* The n most likely tokens of a row of raw logits, most likely first (equal ones: lower id first); returns min(n, vocab).
- * `log_sum_exp` is that of the row. */
+/* The n most likely tokens of a row of raw logits, most likely first (equal ones: lower id first); returns min(n,
+ * vocab). `log_sum_exp` is that of the row. */
 int sampling_top(const float *logits, int64_t vocab, float log_sum_exp, int n, TopLogprob *out);
 
 #endif

@@ -40,7 +40,7 @@ void sched_free(Scheduler *s)
     free(s);
 }
 
-/* ---- lists ---------------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------------------- */
 
 /* Inserts behind `after`; NULL: at the front. */
 static void list_insert(List *l, Seq *after, Seq *seq)
@@ -76,7 +76,7 @@ const Seq *sched_first(const Scheduler *s, SeqState state)
     return state == SEQ_RUNNING ? s->running.first : state == SEQ_WAITING ? s->waiting.first : NULL;
 }
 
-/* ---- sequences come and go ------------------------------------------------------------------------------------- */
+/* ---- sequences come and go --------------------------------------------------------------------------------------- */
 
 static int uncomputed(const Seq *seq)
 {
@@ -131,7 +131,7 @@ void sched_append(Seq *seq, uint32_t token)
     vec_push(&seq->tokens, token);
 }
 
-/* ---- the next step ---------------------------------------------------------------------------------------------- */
+/* ---- the next step ----------------------------------------------------------------------------------------------- */
 
 /* Room that is left in the step being planned. */
 typedef struct Room {

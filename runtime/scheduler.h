@@ -1,14 +1,14 @@
 /* scheduler.h - which tokens the next step computes.
  *
  * A pure data structure over kv.h: no device, no threads, no clock. The life of a sequence: added to the end of the
- * waiting queue; admitted in that order when there is a place and there are pages for all its tokens; in every step it
- * takes part in, a piece of its uncomputed tokens is scheduled: the one new token of a decoding sequence, or a piece of
- * a prompt; when the piece reaches its end, the caller appends the sampled token. When pages run out, the sequence that
- * was admitted last gives its pages back and waits at the front of the queue, to be computed again (preemption by
- * recompute); nothing is dropped, and the oldest sequence always advances.
+ * waiting queue; admitted in that order when there is a place and there are pages for all its tokens; in every step
+ * it takes part in, a piece of its uncomputed tokens is scheduled: the one new token of a decoding sequence, or a
+ * piece of a prompt; when the piece reaches its end, the caller appends the sampled token. When pages run out, the
+ * sequence that was admitted last gives its pages back and waits at the front of the queue, to be computed again
+ * (preemption by recompute); nothing is dropped, and the oldest sequence always advances.
  *
- * A step holds at most `max_tokens` tokens: first one for every decoding sequence, the rest for prompt pieces in order of
- * admission, so a long prompt never freezes the others (Sarathi-Serve, arXiv 2403.02310).
+ * A step holds at most `max_tokens` tokens: first one for every decoding sequence, the rest for prompt pieces in
+ * order of admission, so a long prompt never freezes the others (Sarathi-Serve, arXiv 2403.02310).
  */
 #ifndef BLADE_SCHEDULER_H
 #define BLADE_SCHEDULER_H

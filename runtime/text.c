@@ -68,7 +68,8 @@ static void hand_out(TextStream *s, size_t n, Buf *out)
     s->held.len -= n;
 }
 
-/* Hands out the text before a stop string; without one, all that cannot become one, and the rest too when it is the last. */
+/* Hands out the text before a stop string; without one, all that cannot become one, and the rest too when it is the
+ * last. */
 static bool advance(TextStream *s, bool last, Buf *out)
 {
     if (!s->held.len)

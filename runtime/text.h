@@ -12,7 +12,8 @@ typedef struct TextStream TextStream;
 
 /* `prompt` decides about the first space: tokenizers of the SentencePiece kind drop the one that begins a text. Empty
  * stop strings are ignored. The tokenizer must outlive the stream; all else is copied. */
-TextStream *text_new(const Tokenizer *t, const uint32_t *prompt, size_t n, const char *const *stops, size_t stops_count);
+TextStream *text_new(const Tokenizer *t, const uint32_t *prompt, size_t n, const char *const *stops,
+                     size_t stops_count);
 void text_free(TextStream *s); /* NULL is allowed */
 
 /* Appends the text that is certain after one more token; false when a stop string has come: nothing follows. */

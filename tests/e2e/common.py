@@ -32,7 +32,8 @@ class Result:
         self.err = done.stderr.decode("utf-8", "replace")
 
     def __str__(self):
-        return f"{' '.join(map(str, self.args))}\nstatus {self.code}\nstdout: {self.out[-1500:]}\nstderr: {self.err[-1500:]}"
+        command = " ".join(map(str, self.args))
+        return f"{command}\nstatus {self.code}\nstdout: {self.out[-1500:]}\nstderr: {self.err[-1500:]}"
 
 
 def blade(*args, cache=CACHE, stdin=b"", env=None, timeout=300):

@@ -191,7 +191,8 @@ class Generate(Case):
         """On a terminal the text comes piece by piece, and is the same."""
         expected = good("generate", MODEL, "-p", "abc", "-n", 12, "--temperature", 0)
         parent, child = pty.openpty()
-        command = [str(BLADE), "generate", str(MODEL), "-p", "abc", "-n", "12", "--temperature", "0", "--cache", str(CACHE)]
+        command = [str(BLADE), "generate", str(MODEL), "-p", "abc", "-n", "12", "--temperature", "0", "--cache",
+                   str(CACHE)]
         process = subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL)
         os.close(child)
         out = b""
@@ -220,7 +221,7 @@ class Generate(Case):
 class Chat(Case):
     def test_conversation(self):
         folder = templates_model(self)
-        talk = lambda text, *options: good("chat", folder, "-n", 6, "--temperature", 0, *options, stdin=text).split("\n")
+        talk = lambda text: good("chat", folder, "-n", 6, "--temperature", 0, stdin=text).split("\n")
         both = talk(b"hello\nmore\n")
         self.assertEqual(talk(b"hello\n")[0], both[0])
         self.assertEqual(talk(b"hello\n/reset\nhello\n/exit\nmore\n")[:2], [both[0]] * 2)

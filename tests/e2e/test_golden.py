@@ -14,7 +14,8 @@ TOLERANCE_STORED = 0.1  # activations in bf16 or int8 against float32; observed 
 
 def run(name, prompts, weights):
     args = [a for p in prompts for a in ("--ids", ids_text(p["ids"]))]
-    return json_lines(good("logits", GOLDEN / name, *args, "--all", "-n", len(prompts[0]["greedy"]), "--weights", weights))
+    args += ["--all", "-n", len(prompts[0]["greedy"]), "--weights", weights]
+    return json_lines(good("logits", GOLDEN / name, *args))
 
 
 def errors(prompts, results, key="logits_b64"):

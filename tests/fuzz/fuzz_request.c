@@ -1,4 +1,5 @@
-/* Sampling parameters of JSON requests: any bytes as a request body, then everything a sequence does with what they say. */
+/* Sampling parameters of JSON requests: any bytes as a request body, then everything a sequence does with what they
+ * say. */
 #include <stdlib.h>
 
 #include "generation.h"

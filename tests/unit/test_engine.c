@@ -1,6 +1,6 @@
-/* The engine on a model made for the test: its KV pages hold token ids, and the logits of a row are a function of all ids
- * that its tile finds through the block table. It runs on the real thread pool, so the same test under TSan covers pool
- * and batching. Every request must get what it would get alone, whatever shared its steps. */
+/* The engine on a model made for the test: its KV pages hold token ids, and the logits of a row are a function of
+ * all ids that its tile finds through the block table. It runs on the real thread pool, so the same test under TSan
+ * covers pool and batching. Every request must get what it would get alone, whatever shared its steps. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #define STRIDE 32
 #define POISON (-7)
 
-/* ---- the model ------------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 struct Model {
     Plan plan;
@@ -144,7 +144,7 @@ bool model_run(Model *m, const ModelStep *step, Err *err)
 /* `pages` of the KV cache; 0: room for every sequence. */
 static void setup(Model *m, int tokens, int seqs, int pages)
 {
-    *m = (Model){.plan = {.vocab = VOCAB, .context = 100, .prefill_tile = 4, .logits_stride = STRIDE, .page_tokens = 8}};
+    *m = (Model){.plan = {.vocab = VOCAB, .context = 100, .prefill_tile = 4, .logits_stride = STRIDE}};
     ModelLimits *l = &m->limits;
     *l = (ModelLimits){.tokens = tokens, .seqs = seqs, .outputs = seqs + 3, .decode_tiles = tokens, .adjustments = 300,
                        .max_model_len = 100, .page_tokens = 8, .table_width = 13, .pages = pages ? pages : 13 * seqs};
@@ -172,7 +172,7 @@ static void teardown(Model *m)
     pool_free(m->pool);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 typedef struct Client {
     SamplingParams params;
@@ -296,7 +296,9 @@ static void everyone_gets_his_own(void **state)
     for (int round = 0; round < 40; round++) {
         Model m;
         setup(&m, 1 + rand() % 50, 1 + rand() % 12, 13 + rand() % 20);
-        EngineOptions o = {.prefix_cache = round % 2, .shuffle_pages = (uint64_t)(round % 3), .eos = eos, .eos_count = 1};
+        EngineOptions o = {.prefix_cache = round % 2, .shuffle_pages = (uint64_t)(round % 3)};
+        o.eos = eos;
+        o.eos_count = 1;
         Err err = {0};
         Engine *e = engine_new(&m, &o, &err);
         Client *clients = xcalloc(CLIENTS, sizeof *clients);
@@ -354,7 +356,8 @@ static void refusals(void **state)
     assert_non_null(strstr(err.text, "the prompt is empty"));
     c.prompt_len = 100;
     assert_null(add(e, &c, &err));
-    assert_string_equal(err.text, "the prompt has 100 tokens and needs room for one more, but the context holds 100 tokens");
+    assert_string_equal(err.text, "the prompt has 100 tokens and needs room for one more, "
+                                  "but the context holds 100 tokens");
     c.prompt_len = 3;
     c.prompt[2] = VOCAB;
     assert_null(add(e, &c, &err));

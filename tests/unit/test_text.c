@@ -7,7 +7,8 @@
 
 /* A byte-level BPE: ids 0..3 are "a".."d", 4 is the first byte of an e with accent, 5 its second, 6 a special token. */
 static const char json[] =
-    "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"\\u00c3\":4,\"\\u00a9\":5},\"merges\":[]},"
+    "{\"model\":{\"type\":\"BPE\",\"merges\":[],"
+    "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"\\u00c3\":4,\"\\u00a9\":5}},"
     "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
     "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},"
     "\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true,\"normalized\":false,\"lstrip\":false,"
