@@ -25,7 +25,7 @@ typedef struct JinjaLimits {
     long steps;    /* evaluated nodes, plus one for every 64 bytes of text touched; default 50 million */
     int depth;     /* nesting of evaluation, macro calls included; default 1000, about 0.5 kB of stack each */
     size_t output; /* bytes of the result; default 32 MiB */
-    size_t memory; /* bytes of all intermediate values; default 256 MiB */
+    size_t memory; /* bytes of all intermediate values; default 512 MiB */
 } JinjaLimits;
 
 /* Parses `len` bytes of UTF-8. NULL with a message on a syntax error. */

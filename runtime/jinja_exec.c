@@ -466,7 +466,7 @@ static JinjaLimits with_defaults(const JinjaLimits *given)
     l.steps = l.steps ? l.steps : 50000000;
     l.depth = l.depth ? l.depth : 1000;
     l.output = l.output ? l.output : (size_t)32 << 20;
-    l.memory = l.memory ? l.memory : (size_t)256 << 20;
+    l.memory = l.memory ? l.memory : (size_t)512 << 20;
     return l;
 }
 

@@ -1,4 +1,4 @@
-"""Writes cases.json and chats.json: templates with what jinja2 makes of them. Needs jinja2 (see PINNED in environment.py)."""
+"""Writes cases.json: the templates of cases.py with what jinja2 makes of them."""
 import json
 import pathlib
 
@@ -22,20 +22,5 @@ def small_cases(env):
     return {"jinja2": environment.PINNED, "variables": cases.VARIABLES, "cases": out}
 
 
-def chat_cases(env):
-    chats = json.loads((HERE / "conversations.json").read_text(encoding="utf-8"))
-    out = []
-    for path in sorted((HERE / "templates").glob("*.jinja")):
-        template = path.read_text(encoding="utf-8")
-        for name, variables in chats.items():
-            text = environment.render(env, template, variables)
-            case = {"template": path.name, "conversation": name}
-            out.append(case | ({"error": True} if text is None else {"output": text}))
-    return {"jinja2": environment.PINNED, "cases": out}
-
-
 if __name__ == "__main__":
-    env = environment.environment()
-    write("cases.json", small_cases(env))
-    if (HERE / "conversations.json").exists():
-        write("chats.json", chat_cases(env))
+    write("cases.json", small_cases(environment.environment()))
