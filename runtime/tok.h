@@ -88,7 +88,7 @@ bool pretokenizer_apply(const Pretokenizer *pt, Pieces *pieces, Err *err);
 /* ---- tok_vocab.c: the model's vocabulary ------------------------------------------------------------------------- */
 
 typedef struct Vocab Vocab;
-Vocab *vocab_new(void);
+Vocab *vocab_new(size_t expected); /* tokens, a guess */
 void vocab_free(Vocab *v);
 bool vocab_add(Vocab *v, const char *s, size_t n, uint32_t id, Err *err); /* a token or id met twice is an error */
 uint32_t vocab_find(const Vocab *v, const char *s, size_t n);             /* id or TOK_NONE */

@@ -17,6 +17,7 @@ typedef struct Merge {
 } Merge;
 
 #define NO_PAIR UINT64_MAX
+#define BYTES_PER_ENTRY 20 /* of vocab and merges in the file, roughly */
 #define FAST_CHARS 0x800 /* characters whose token is found without hashing */
 
 struct Bpe {
@@ -56,6 +57,15 @@ static void resize_merges(Bpe *b, size_t slots)
         if (old[i].pair != NO_PAIR)
             *find_merge(b, old[i].pair) = old[i];
     free(old);
+}
+
+/* Room for `expected` merges, a guess; the table grows when it was wrong. */
+static size_t merge_slots(size_t expected)
+{
+    size_t n = 1024;
+    while (n < 2 * expected && n < (1 << 20))
+        n *= 2;
+    return n;
 }
 
 typedef struct MergeReader {
@@ -130,8 +140,8 @@ static void fill_tables(Bpe *b)
 Bpe *bpe_parse(const json_t *model, const ModelText *text, Err *err)
 {
     Bpe *b = xcalloc(1, sizeof *b);
-    b->vocab = vocab_new();
-    resize_merges(b, 1024);
+    b->vocab = vocab_new(text->vocab.len / BYTES_PER_ENTRY);
+    resize_merges(b, merge_slots(text->merges.len / BYTES_PER_ENTRY));
     MergeReader r = {.b = b};
     bool ok = read_options(b, model, err) || err_prefix(err, "model");
     if (ok && (!text->vocab.len || !text->merges.len))

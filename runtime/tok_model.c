@@ -27,16 +27,23 @@ static bool take(Scanner *sc, char c)
     return true;
 }
 
+/* Is the quote at p escaped: behind an odd number of backslashes? */
+static bool is_escaped(const char *from, const char *p)
+{
+    size_t n = 0;
+    while (p - n > from && p[-1 - (ptrdiff_t)n] == '\\')
+        n++;
+    return n & 1;
+}
+
 /* i is at a quote; moves behind the closing one and returns what is between, escapes as they are. */
 static Span scan_string(Scanner *sc)
 {
-    size_t from = ++sc->i;
-    while (sc->i < sc->n && sc->s[sc->i] != '"')
-        sc->i += sc->s[sc->i] == '\\' ? 2 : 1;
-    sc->i = MIN(sc->i, sc->n);
-    Span out = {sc->s + from, sc->i - from};
-    sc->i = MIN(sc->i + 1, sc->n);
-    return out;
+    const char *from = sc->s + sc->i + 1, *end = sc->s + sc->n, *p = from;
+    while ((p = memchr(p, '"', (size_t)(end - p))) && is_escaped(from, p))
+        p++;
+    sc->i = p ? (size_t)(p - sc->s) + 1 : sc->n;
+    return (Span){from, (size_t)((p ? p : end) - from)};
 }
 
 /* i is at an opening bracket; moves behind the one that closes it. */

@@ -36,7 +36,8 @@ typedef struct Translator {
 #define NOT_SPACE                                                                                              \
     "\\x{0}-\\x{8}\\x{E}-\\x{1F}!-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}" \
     "\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{10FFFF}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_OUTSIDE "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" /* Oniguruma: \w has these, [\w] has not */
 
 static const struct {
     uint32_t first, last;
@@ -62,9 +63,9 @@ static void put_new(Buf *out, const char *name)
     }
 }
 
-static void put_word(Buf *out)
+static void put_word(Buf *out, bool in_class)
 {
-    buf_puts(out, WORD);
+    buf_puts(out, in_class ? WORD : WORD WORD_OUTSIDE);
     put_new(out, "L");
     put_new(out, "M");
     put_new(out, "Nd");
@@ -81,7 +82,7 @@ static void put_set(Translator *t, const char *property, const char *new_name, b
     if (new_name)
         put_new(&t->out, new_name);
     else
-        put_word(&t->out);
+        put_word(&t->out, t->in_class);
     if (!t->in_class)
         buf_putc(&t->out, ']');
 }
@@ -130,7 +131,7 @@ static bool property(Translator *t)
 static void word_boundary(Buf *out, bool negated)
 {
     Buf word = {0};
-    put_word(&word);
+    put_word(&word, false);
     buf_printf(out, negated ? "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))" : "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))",
                word.data, word.data, word.data, word.data);
     buf_free(&word);

@@ -1,22 +1,24 @@
 /* tok_vocab.c - the vocabulary: text to id through an open-addressing table, id to text through an array. See tok.h.
- * A table of its own, and not base.h's Map, because loading makes about a million look-ups in a table of 128k tokens:
- * a slot here has 8 bytes and the texts lie side by side. */
+ * A table of its own, and not base.h's Map, because loading makes about a million look-ups in a table of 128k tokens, and
+ * each cache miss counts: a slot has 8 bytes, and a token's id and length lie in front of its text. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "tok.h"
 
-typedef struct Entry {
-    uint32_t at, len; /* of Vocab.text; at is TOK_NONE without a token */
-} Entry;
+typedef struct Head { /* followed by the text */
+    uint32_t id, len;
+} Head;
 
 typedef struct Slot {
-    uint32_t id, tag; /* tag: the hash's upper half; id is TOK_NONE when free */
+    uint32_t at, tag; /* at: of the Head in `heads`, NO_HEAD when free; tag: the hash's upper half */
 } Slot;
 
+#define NO_HEAD UINT32_MAX
+
 struct Vocab {
-    Buf text;
-    VEC(Entry) entries; /* by id */
+    Buf heads;
+    VEC(uint32_t) at; /* by id: of the Head, or NO_HEAD */
     Slot *slots;
     size_t mask, count;
 };
@@ -28,11 +30,14 @@ static Slot *new_slots(size_t n)
     return s;
 }
 
-Vocab *vocab_new(void)
+Vocab *vocab_new(size_t expected)
 {
     Vocab *v = xcalloc(1, sizeof *v);
-    v->mask = 1023;
-    v->slots = new_slots(v->mask + 1);
+    size_t n = 1024;
+    while (n < 2 * expected && n < (1 << 20))
+        n *= 2;
+    v->mask = n - 1;
+    v->slots = new_slots(n);
     return v;
 }
 
@@ -40,10 +45,17 @@ void vocab_free(Vocab *v)
 {
     if (!v)
         return;
-    buf_free(&v->text);
-    vec_free(&v->entries);
+    buf_free(&v->heads);
+    vec_free(&v->at);
     free(v->slots);
     free(v);
+}
+
+static Head head_at(const Vocab *v, uint32_t at)
+{
+    Head h;
+    memcpy(&h, v->heads.data + at, sizeof h);
+    return h;
 }
 
 static Slot *find_slot(const Vocab *v, const char *s, size_t n, uint64_t hash)
@@ -51,10 +63,10 @@ static Slot *find_slot(const Vocab *v, const char *s, size_t n, uint64_t hash)
     uint32_t tag = (uint32_t)(hash >> 32);
     for (size_t i = hash & v->mask;; i = (i + 1) & v->mask) {
         Slot *slot = &v->slots[i];
-        if (slot->id == TOK_NONE)
+        if (slot->at == NO_HEAD)
             return slot;
-        const Entry *e = &v->entries.at[slot->id];
-        if (slot->tag == tag && e->len == n && !memcmp(v->text.data + e->at, s, n))
+        if (slot->tag == tag && head_at(v, slot->at).len == n &&
+            !memcmp(v->heads.data + slot->at + sizeof(Head), s, n))
             return slot;
     }
 }
@@ -66,45 +78,48 @@ static void grow(Vocab *v)
     v->mask = 4 * n - 1;
     v->slots = new_slots(4 * n);
     for (size_t i = 0; i < n; i++) {
-        if (old[i].id == TOK_NONE)
+        if (old[i].at == NO_HEAD)
             continue;
-        const Entry *e = &v->entries.at[old[i].id];
-        const char *s = v->text.data + e->at;
-        *find_slot(v, s, e->len, hash_bytes(HASH_SEED, s, e->len)) = old[i];
+        const char *s = v->heads.data + old[i].at + sizeof(Head);
+        size_t len = head_at(v, old[i].at).len;
+        *find_slot(v, s, len, hash_bytes(HASH_SEED, s, len)) = old[i];
     }
     free(old);
 }
 
 bool vocab_add(Vocab *v, const char *s, size_t n, uint32_t id, Err *err)
 {
-    if (id > TOK_MAX_ID || v->text.len + n >= TOK_NONE)
+    if (id > TOK_MAX_ID || v->heads.len + sizeof(Head) + n >= NO_HEAD)
         return err_set(err, "token id %u is beyond the limit of %u", id, TOK_MAX_ID);
     if (2 * v->count >= v->mask)
         grow(v);
-    while (v->entries.len <= id)
-        vec_push(&v->entries, (Entry){TOK_NONE, 0});
+    while (v->at.len <= id)
+        vec_push(&v->at, NO_HEAD);
     uint64_t hash = hash_bytes(HASH_SEED, s, n);
     Slot *slot = find_slot(v, s, n, hash);
-    if (slot->id != TOK_NONE || v->entries.at[id].at != TOK_NONE)
+    if (slot->at != NO_HEAD || v->at.at[id] != NO_HEAD)
         return err_set(err, "token \"%.*s\" with id %u: the token or the id is there twice", (int)MIN(n, (size_t)80), s,
                        id);
-    v->entries.at[id] = (Entry){(uint32_t)v->text.len, (uint32_t)n};
-    buf_put(&v->text, s, n);
-    *slot = (Slot){id, (uint32_t)(hash >> 32)};
+    Head head = {id, (uint32_t)n};
+    *slot = (Slot){(uint32_t)v->heads.len, (uint32_t)(hash >> 32)};
+    v->at.at[id] = slot->at;
+    buf_put(&v->heads, &head, sizeof head);
+    buf_put(&v->heads, s, n);
     v->count++;
     return true;
 }
 
 uint32_t vocab_find(const Vocab *v, const char *s, size_t n)
 {
-    return find_slot(v, s, n, hash_bytes(HASH_SEED, s, n))->id;
+    const Slot *slot = find_slot(v, s, n, hash_bytes(HASH_SEED, s, n));
+    return slot->at == NO_HEAD ? TOK_NONE : head_at(v, slot->at).id;
 }
 
 Span vocab_text(const Vocab *v, uint32_t id)
 {
-    if (id >= v->entries.len || v->entries.at[id].at == TOK_NONE)
+    if (id >= v->at.len || v->at.at[id] == NO_HEAD)
         return (Span){0};
-    return (Span){v->text.data + v->entries.at[id].at, v->entries.at[id].len};
+    return (Span){v->heads.data + v->at.at[id] + sizeof(Head), head_at(v, v->at.at[id]).len};
 }
 
 size_t vocab_count(const Vocab *v)
@@ -114,5 +129,5 @@ size_t vocab_count(const Vocab *v)
 
 size_t vocab_limit(const Vocab *v)
 {
-    return v->entries.len;
+    return v->at.len;
 }
