@@ -20,6 +20,7 @@ struct Generator {
     lua_State *L;
     const Target *target;
     VEC(Kernel *) kernels;
+    int64_t fuel;  /* millions of Lua instructions left before a source counts as endless */
     RunKernel run; /* while gen_check works */
     void *run_context;
 };
@@ -56,7 +57,7 @@ static Loc here(lua_State *L, Kernel *k)
 static int fail(lua_State *L, const char *text)
 {
     lua_Debug ar;
-    for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    for (int level = 0; lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
         size_t n = strlen(ar.short_src);
         if (ar.currentline > 0 && !(n >= 7 && !strcmp(ar.short_src + n - 7, "lib.lua"))) {
@@ -698,6 +699,15 @@ static bool protected_call(Generator *g, int nargs, int nresults, Err *err)
     return false;
 }
 
+enum { LOAD_FUEL = 200, TRACE_FUEL = 50000, FUEL_UNIT = 1000000 };
+
+static void burn(lua_State *L, lua_Debug *ar)
+{
+    (void)ar;
+    if (--generator(L)->fuel < 0)
+        fail(L, "gave up after too many instructions; is there an endless loop?");
+}
+
 static bool run_file(Generator *g, const char *source, const char *name, Err *err)
 {
     Buf text = {0};
@@ -750,6 +760,8 @@ Generator *gen_open(const char *source, const Target *t, Err *err)
     if (!g->L)
         die("out of memory (Lua)");
     *(Generator **)lua_getextraspace(g->L) = g;
+    g->fuel = LOAD_FUEL;
+    lua_sethook(g->L, burn, LUA_MASKCOUNT, FUEL_UNIT);
     static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base}, {LUA_TABLIBNAME, luaopen_table},
                                          {LUA_STRLIBNAME, luaopen_string}, {LUA_MATHLIBNAME, luaopen_math}};
     for (size_t i = 0; i < COUNT(libraries); i++) {
@@ -762,8 +774,10 @@ Generator *gen_open(const char *source, const Target *t, Err *err)
     snprintf(schedules, sizeof schedules, "schedules/%s", t->family);
     if (run_file(g, source, "compiler/lua/lib.lua", err) && run_folder(g, source, "compiler/lua", err) &&
         run_folder(g, source, "templates", err) &&
-        run_folder(g, source, "templates/models", err) && run_folder(g, source, schedules, err))
+        run_folder(g, source, "templates/models", err) && run_folder(g, source, schedules, err)) {
+        g->fuel = TRACE_FUEL;
         return g;
+    }
     gen_close(g);
     return NULL;
 }
@@ -880,6 +894,7 @@ bool gen_check(Generator *g, const char *op, bool quick, RunKernel run, void *co
 {
     g->run = run;
     g->run_context = context;
+    lua_sethook(g->L, NULL, 0, 0); /* references may take their time */
     lua_getglobal(g->L, "check_operators");
     if (op)
         lua_pushstring(g->L, op);

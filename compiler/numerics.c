@@ -228,7 +228,7 @@ static bool check_reduce(const Rule *u, Ref r)
     if (!is_float_sum(u->k, i) || (i->b == 0 && i->c == 0))
         return true; /* down the rows: ascending, no tree */
     if (!tree)
-        return ir_error(u->k, r, u->err, "the operator declares no order for sums; add numerics.sum to its spec");
+        return ir_error(u->k, r, u->err, "the operator declares no order for sums; add numerics = function() return { tree = 16 } end to its spec");
     return i->c == tree ||
            ir_error(u->k, r, u->err, "a tree of %d, but the operator sums with a tree of %d", i->c, tree);
 }

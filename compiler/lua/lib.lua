@@ -10,10 +10,15 @@ local function sorted_keys(t)
   return keys
 end
 
+local function shortest(v)
+  local text = ("%.9g"):format(v)
+  return tonumber(text) == v and text or ("%.17g"):format(v)
+end
+
 -- A value as text with sorted keys: identity of parameters and settings.
 function canonical(v)
   if type(v) ~= "table" then
-    return math.type(v) == "float" and string.format("%.17g", v) or tostring(v)
+    return math.type(v) == "float" and shortest(v) or tostring(v)
   end
   local parts = {}
   for _, key in ipairs(sorted_keys(v)) do
@@ -64,9 +69,9 @@ end
 -- schedule "operator" { name, settings = {setting = {choices}}, default = function(p) -> settings, fits = function(p) } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
 function schedule(op)
+  if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
   return function(declaration)
     return function(body)
-      if not operators[op] then error("schedule for an unknown operator '" .. op .. "'", 2) end
       declaration.body, declaration.op = body, op
       declaration.name = declaration.name or "default"
       declaration.settings = declaration.settings or {}
@@ -108,6 +113,12 @@ local function complete_settings(sch, p, given, bucket)
   return s
 end
 
+-- "matmul k=64,n=64,w=f32 cols=2,rows=12"
+local function label_of(op, p, s)
+  local text = op .. " " .. canonical(p):sub(2, -2) .. " " .. canonical(s):sub(2, -2)
+  return (text:gsub(" $", ""))
+end
+
 kernel_cache, kernel_list = {}, {}
 local grid_of = setmetatable({}, { __mode = "k" })
 
@@ -116,10 +127,10 @@ local grid_of = setmetatable({}, { __mode = "k" })
 function build(op, p, given, bucket)
   local sch = pick_schedule(op, p)
   local s = complete_settings(sch, p, given, bucket)
-  local key = op .. " " .. sch.name .. " " .. canonical(p) .. " " .. canonical(s)
+  local key = label_of(op, p, s)
   if kernel_cache[key] then return kernel_cache[key] end
   local spec = operators[op]
-  local k = blade.kernel(op .. " " .. canonical(p):sub(2, -2) .. " " .. canonical(s):sub(2, -2))
+  local k = blade.kernel(label_of(op, p, s))
   if spec.numerics then k:numerics(spec.numerics(p)) end
   local declarations, a = spec.args(p), {}
   for i, d in ipairs(declarations) do a[d.name] = k:arg(i - 1, d.name, d) end
