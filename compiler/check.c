@@ -255,10 +255,25 @@ static bool check_gemm(Check *c, Ref r)
         return BAD(c, r, "K is %d, not a multiple of the panel's unit %d", a->type.cols, unit);
     if (b->type.cols % PANEL_COLS || b->type.cols > MAX_GEMM_COLS)
         return BAD(c, r, "%d columns of B; use a multiple of %d up to %d", b->type.cols, PANEL_COLS, MAX_GEMM_COLS);
+    int over_rows, over_cols;
+    if (view_needs_mask(k, a, &over_rows, &over_cols) || view_needs_mask(k, b, &over_rows, &over_cols))
+        return BAD(c, r, "its tiles of '%s' and '%s' may pass their ends, which gemm does not mask; cut the %s to fit, "
+                   "or give the view `inside` where the memory has room", ma->name, mb->name,
+                   over_rows ? "rows" : "columns");
     if (ir_divisor(k, b->arg[mb->rank]) % PANEL_COLS)
         return BAD(c, r, "the first column of B is not known to be a multiple of %d", PANEL_COLS);
     return ir_divisor(k, b->arg[mb->rank - 1]) % unit == 0 ||
            BAD(c, r, "the first K of B is not known to be a multiple of the panel's unit %d", unit);
+}
+
+/* Rows of a run-time length have no constant distance, which tiles of several rows need. */
+static bool check_view(Check *c, Ref r)
+{
+    const Ins *i = ir_at(c->k, r);
+    const Memory *m = memory_of(c->k, i);
+    int across = i->a & VIEW_TRANSPOSED ? i->type.cols : i->type.rows;
+    return m->layout != LAYOUT_ROWS || m->dim[m->rank - 1].size < 0 || across == 1 ||
+           BAD(c, r, "%d rows of '%s', whose rows have a run-time length; take one row at a time", across, m->name);
 }
 
 /* Reads of shared tiles need a writer somewhere; the order of loads and stores inside loops is the schedule's. */
@@ -375,6 +390,7 @@ static bool check_instruction(Check *c, Ref r)
     c->host[r] = is_host(c, i);
     switch (i->op) {
     case OP_MEMORY: return check_memory(c, r);
+    case OP_VIEW: return check_view(c, r);
     case OP_FRAG: c->ready[c->slot[r]] = 0; break;
     case OP_SET: c->ready[c->slot[i->arg[0]]] = 1; break;
     case OP_GEMM: return check_reads(c, r) && check_gemm(c, r);
