@@ -1,14 +1,14 @@
 /* bench.c - see bench.h.
  *
- * What the generator ships for the limits, in the plan:
- *     "limits": [{"name": "read", "kernel": i, "bytes_per_block": N},
- *                {"name": "int8" | "bf16" | "f32", "kernel": j, "ops_per_block": N, "input_bytes": M}, ...]
- * Both are ordinary kernels over sizes.rows blocks (grid [{"n": 1, "size": "rows"}]) with two buffers:
+ * What the generator ships for the limits (compiler/lua/limits.lua), in the plan:
+ *     "limits": [{"name": "read", "kernel": i, "bytes_per_block": N, "output_bytes": M},
+ *                {"name": "int8" | "bf16" | "f32", "kernel": j, "ops_per_block": N, "input_bytes": [A, B], "output_bytes": M}]
+ * Both are ordinary kernels over sizes.rows blocks (grid [{"n": 1, "size": "rows"}]):
  *     read  buffers[0]: rows x bytes_per_block bytes; block i adds up its own piece, contiguous, as wide as it can
- *     peak  buffers[0]: input_bytes bytes (default 4096) that every block uses over and over, from the first cache or
- *           from registers; a block issues ops_per_block / (operations of an instruction) of the instruction that the
- *           matmuls use, into as many independent accumulators as hide its latency. A multiply-add counts as 2.
- *     both  buffers[1]: rows x output_bytes (default 64), where block i leaves its result, so that nothing is dropped
+ *     peak  a buffer for each of input_bytes, which every block uses over and over from the first cache; a block issues
+ *           ops_per_block / (operations of an instruction) of the instruction that the matmuls use, into as many
+ *           independent sums as hide its latency. A multiply-add counts as 2.
+ *     both  the last buffer: rows x output_bytes (default 64), where block i leaves its result, so that nothing is dropped
  * Blocks should take 10 to 100 microseconds. "peak" of the plan names the limit that the model is held against.
  */
 #include "bench.h"
@@ -28,10 +28,23 @@ static const PlanLimit *find_limit(const Plan *p, const char *name)
     return NULL;
 }
 
+static size_t input_room(int64_t bytes)
+{
+    return (size_t)plan_room(bytes);
+}
+
 static double run_limit(BenchLimits *l, Model *m, const PlanLimit *limit, int64_t blocks)
 {
+    void *buffers[PLAN_MAX_INPUTS + 1] = {l->source};
+    char *at = l->source;
+    int n = 0;
+    for (; n < limit->inputs; n++) {
+        buffers[n] = at;
+        at += input_room(limit->input_bytes[n]);
+    }
+    buffers[MAX(n, 1)] = l->results;
     double start = now_seconds();
-    model_run_limit(m, limit, (void *[]){l->source, l->results}, blocks);
+    model_run_limit(m, limit, buffers, blocks);
     return now_seconds() - start;
 }
 
@@ -52,17 +65,20 @@ bool bench_limits_begin(BenchLimits *l, Model *m, size_t read_bytes, Err *err)
     int64_t available, total;
     d->ops->memory(d, &available, &total);
     *l = (BenchLimits){.read = find_limit(p, "read"), .peak = find_limit(p, p->peak)};
-    size_t need = l->peak ? (size_t)l->peak->input_bytes : 0;
+    size_t need = 0;
+    for (int i = 0; l->peak && i < l->peak->inputs; i++)
+        need += input_room(l->peak->input_bytes[i]);
     if (l->read && l->read->bytes_per_block) {
         l->read_blocks = (int64_t)MIN(read_bytes, (size_t)available / 2) / l->read->bytes_per_block;
         need = MAX(need, (size_t)(l->read_blocks * l->read->bytes_per_block));
     }
     if (!need)
         return true;
-    enum { MOST_BLOCKS = 1 << 16 };
-    size_t result = (size_t)MAX(l->read ? l->read->output_bytes : 0, l->peak ? l->peak->output_bytes : 0);
+    enum { MOST_BLOCKS = 1 << 14 };
+    int64_t read = l->read ? l->read->output_bytes * l->read_blocks : 0;
+    int64_t peak = l->peak ? l->peak->output_bytes * MOST_BLOCKS : 0;
     l->source_bytes = need + 64;
-    l->results_bytes = result * (size_t)MAX(l->read_blocks, MOST_BLOCKS) + 64;
+    l->results_bytes = (size_t)MAX(read, peak) + 64;
     l->source = d->ops->alloc(d, l->source_bytes, DEVICE_LOCAL, err);
     l->results = l->source ? d->ops->alloc(d, l->results_bytes, DEVICE_LOCAL, err) : NULL;
     if (!l->results) {
@@ -71,6 +87,7 @@ bool bench_limits_begin(BenchLimits *l, Model *m, size_t read_bytes, Err *err)
     }
     /* Written once, or all pages would be the same page of zeros. Small bytes are fine numbers in every type. */
     d->ops->fill(d, l->source, l->source_bytes, &(PlanFill){DT_F32, 1, 0}, 1);
+    d->ops->fill(d, l->results, l->results_bytes, &(PlanFill){DT_NONE}, 0);
     if (l->peak && l->peak->ops_per_block)
         l->peak_blocks = calibrate(l, m, MOST_BLOCKS);
     return true;

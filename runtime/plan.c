@@ -373,6 +373,20 @@ static bool read_step(Reader *r, const json_t *o, void *row)
            get_rows(r, o, "launches", MAX_LAUNCHES, sizeof *s->launches, read_launch, (void **)&s->launches, &s->count);
 }
 
+static bool read_input_bytes(Reader *r, const json_t *o, PlanLimit *l)
+{
+    json_t *inputs;
+    if (!get_array(r, o, "input_bytes", PLAN_MAX_INPUTS, &inputs, &l->inputs))
+        return false;
+    for (int i = 0; i < l->inputs; i++) {
+        const json_t *n = json_array_get(inputs, (size_t)i);
+        l->input_bytes[i] = json_integer_value(n);
+        if (!json_is_integer(n) || l->input_bytes[i] < 1 || l->input_bytes[i] > 1 << 30)
+            return err_set(r->err, "input_bytes[%d] is not a size", i);
+    }
+    return true;
+}
+
 static bool read_limit(Reader *r, const json_t *o, void *row)
 {
     PlanLimit *l = row;
@@ -381,7 +395,7 @@ static bool read_limit(Reader *r, const json_t *o, void *row)
            (l->kernel >= 0 || err_set(r->err, "\"kernel\" is missing")) &&
            get_int(r, o, "bytes_per_block", 0, max_extent, 0, &l->bytes_per_block) &&
            get_int(r, o, "ops_per_block", 0, max_extent, 0, &l->ops_per_block) &&
-           get_int(r, o, "input_bytes", 0, 1 << 30, 4096, &l->input_bytes) &&
+           read_input_bytes(r, o, l) &&
            get_int(r, o, "output_bytes", 0, 1 << 20, 64, &l->output_bytes) &&
            (l->bytes_per_block || l->ops_per_block || err_set(r->err, "neither bytes nor operations a block"));
 }

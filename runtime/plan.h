@@ -85,7 +85,7 @@ typedef struct PlanBuffer {
     int64_t data_bytes;
 } PlanBuffer;
 
-enum { PLAN_MAX_GRID = 4, PLAN_MAX_ARGS = 64 };
+enum { PLAN_MAX_GRID = 4, PLAN_MAX_ARGS = 64, PLAN_MAX_INPUTS = 4 };
 
 typedef struct PlanKernel {
     const char *name, *symbol;
@@ -121,7 +121,9 @@ typedef struct PlanStep {
 typedef struct PlanLimit {
     const char *name; /* "read", "int8", "bf16", "f32" */
     int kernel;
-    int64_t bytes_per_block, ops_per_block, input_bytes, output_bytes;
+    int64_t bytes_per_block, ops_per_block, output_bytes;
+    int inputs;
+    int64_t input_bytes[PLAN_MAX_INPUTS];
 } PlanLimit;
 
 typedef struct Plan {

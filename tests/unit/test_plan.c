@@ -47,7 +47,7 @@ static void toy_plan_is_read(void **state)
     assert_string_equal(p->load[0].args[0].tensor->name, "w");
     assert_int_equal(p->load[1].builtin, BUILTIN_ARGSORT);
     assert_int_equal(p->steps[0].launches[0].args[5].buffer, 5);
-    assert_int_equal(p->limits[1].input_bytes, 64);
+    assert_int_equal(p->limits[1].input_bytes[0], 64);
     assert_int_equal(p->limits[1].output_bytes, 64);
     assert_ptr_equal(plan_step_for(p, 2), &p->steps[0]);
     assert_ptr_equal(plan_step_for(p, 3), &p->steps[1]);
@@ -139,6 +139,7 @@ static void mistakes_are_named(void **state)
         {"\"args\":[0,1,2,3,4,5]", "\"args\":7", "\"args\" is not an array"},
         {"\"steps\":", "\"steppes\":", "there are no steps"},
         {"\"bytes_per_block\":4096", "\"bytes_per_block\":0", "limits[0]: neither bytes nor operations"},
+        {"\"input_bytes\":[64]", "\"input_bytes\":[0]", "limits[1]: input_bytes[0] is not a size"},
         {"\"sample\":[", "\"sample\":[7,", "sample[0]: not an object"},
     };
     Buf text = {0};

@@ -79,7 +79,7 @@ void toy_plan(Buf *out)
                   "{\"max_tokens\":0,\"launches\":[{\"kernel\":1,\"args\":[{\"buffer\":0,\"offset\":0},1,2,3,4,5]}]}],"
                   "\"sample\":[{\"kernel\":2,\"args\":[5,6,7,8,9,10,11]}],"
                   "\"limits\":[{\"name\":\"read\",\"kernel\":3,\"bytes_per_block\":4096},"
-                  "{\"name\":\"f32\",\"kernel\":4,\"ops_per_block\":2000,\"input_bytes\":64}]}");
+                  "{\"name\":\"f32\",\"kernel\":4,\"ops_per_block\":2000,\"input_bytes\":[64]}]}");
     buf_free(&code);
 }
 
