@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pty
+import shutil
 import subprocess
 import unittest
 
@@ -208,14 +209,30 @@ class Generate(Case):
         self.assertEqual(process.wait(), 0)
         self.assertEqual(out.replace(b"\r\n", b"\n").decode("utf-8", "replace"), expected)
 
-    def test_pack_file(self):
-        pack = self.temporary() / "model.pack"
-        gen = BLADE.parent / "bladegen"
-        subprocess.run([str(gen), "build", str(MODEL), "-o", str(pack)], check=True, capture_output=True)
-        expected = generate("-p", "abc", "-n", 8)
-        given = json_lines(good("generate", MODEL, "--json", "--temperature", 0, "-p", "abc", "-n", 8, "--pack", pack,
-                                cache=self.temporary() / "no-cache"))
-        self.assertEqual(given, expected)
+
+class WithoutGenerator(Case):
+    """A production image: `blade` and a pack, no compiler."""
+
+    def test_pack_is_enough(self):
+        folder = self.temporary()
+        pack, alone = folder / "model.pack", folder / "bin" / "blade"
+        alone.parent.mkdir()
+        shutil.copy(BLADE, alone)
+        subprocess.run([BLADE.parent / "bladegen", "build", MODEL, "-o", pack], check=True, capture_output=True)
+        command = [alone, "generate", MODEL, "--json", "--temperature", "0", "-p", "abc", "-n", "8"]
+        environment = {"HOME": str(folder), "LD_LIBRARY_PATH": ""}
+        done = subprocess.run(command + ["--pack", pack], capture_output=True, env=environment)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json_lines(done.stdout.decode()), generate("-p", "abc", "-n", 8))
+        done = subprocess.run(command, capture_output=True, env=environment)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"no pack fits and the generator libbladegen.so is not here", done.stderr)
+
+    def test_libraries(self):
+        libraries = subprocess.run(["ldd", BLADE], capture_output=True, check=True).stdout.decode()
+        self.assertIn("libjansson", libraries)
+        for name in ("LLVM", "lua"):
+            self.assertNotIn(name, libraries)
 
 
 class Chat(Case):

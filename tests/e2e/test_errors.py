@@ -57,7 +57,7 @@ class Errors(Case):
             (["chat"], "an argument is missing"),
             (["tokenize"], "an argument is missing"),
             (["perplexity", MODEL], "an argument is missing"),
-            (["plan"], "an argument is missing"),
+            (["plan"], "give either a MODEL"),
             (["bench", MODEL, "--batch", "1,x"], "not an integer"),
         ):
             result = blade(*args, cache=None)
