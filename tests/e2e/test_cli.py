@@ -267,14 +267,14 @@ class Chat(Case):
 class Tokenize(Case):
     def test_round_trip(self):
         for prompt in PROMPTS:
-            got = json.loads(good("tokenize", MODEL, prompt["text"], "--json"))
+            got = json.loads(good("tokenize", "--json", "--", MODEL, prompt["text"]))
             self.assertEqual(got["token_ids"], prompt["ids"])
             self.assertEqual(len(got["tokens"]), len(prompt["ids"]))
             self.assertEqual(good("tokenize", MODEL, "--decode", ids_text(prompt["ids"])), prompt["text"] + "\n")
 
     def test_standard_input(self):
         text = PROMPTS[2]["text"]
-        expected = good("tokenize", MODEL, text)
+        expected = good("tokenize", "--", MODEL, text)
         self.assertEqual(good("tokenize", MODEL, "-", stdin=text.encode()), expected)
         self.assertEqual(good("tokenize", MODEL, stdin=text.encode()), expected)
         self.assertEqual([int(line.split("\t")[0]) for line in expected.splitlines()], PROMPTS[2]["ids"])
@@ -286,7 +286,7 @@ class Perplexity(Case):
         path = self.temporary() / "text"
         path.write_text(text)
         window = 50
-        ids = json.loads(good("tokenize", MODEL, text, "--json", "--no-special"))["token_ids"]
+        ids = json.loads(good("tokenize", "--json", "--no-special", "--", MODEL, text))["token_ids"]
         got = json.loads(good("perplexity", MODEL, path, "--window", window, "--json"))
         pieces = [ids[i:i + window] for i in range(0, len(ids), window)]
         args = [a for p in pieces for a in ("--ids", ids_text(p))]
