@@ -130,7 +130,7 @@ function Graph:emit_matmul(nodes, pair, into)
   local function weights_of(list)
     local sources = {}
     for i, node in ipairs(list) do sources[i] = { name = node.name, n = node.n, k = x.n, bias = node.bias or false } end
-    return linear_weights(plan, self.facts, sources)
+    return linear_weights(plan, self.facts, sources, { natural = pair ~= nil })
   end
   local sides = { weights_of(nodes), pair and weights_of { pair } }
   local first, offsets, n = sides[1], {}, 0
