@@ -147,7 +147,8 @@ function Graph:emit_matmul(nodes, pair, into)
     end
     for _, name in ipairs { "w", "scale", "zero", "bias" } do weights[#weights + 1] = side.args[name] end
     plan.weight_bytes = plan.weight_bytes + side.bytes
-    plan.flops = plan.flops + 2 * n * x.n
+    local per = nodes[1].rows == "outputs" and "output_flops" or "flops"
+    plan[per] = plan[per] + 2 * n * x.n
   end
   local args = concat(self:form(x, first.p, first.perm), weights)
   local y = into or nodes[1].output

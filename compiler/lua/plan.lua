@@ -9,7 +9,7 @@ attention_segment = 512 -- positions whose softmax is merged in order (numerics 
 
 function new_plan()
   local plan = setmetatable({ buffers = {}, loads = {}, steps = {}, sample = {}, limits = {}, inputs = {}, free = {}, model = {},
-                              flops = 0, weight_bytes = 0 }, Plan)
+                              flops = 0, output_flops = 0, weight_bytes = 0 }, Plan)
   for i, tokens in ipairs(plan_buckets) do plan.steps[i] = { max_tokens = tokens, launches = {} } end
   return plan
 end
@@ -142,7 +142,8 @@ function plan_json(code)
   for _, step in ipairs(plan.steps) do with_lists(step.launches) end
   return json_encode {
     format = 1, model = plan.model, page_tokens = page_tokens, prefill_tile = plan.prefill_tile, logits_stride = plan.logits_stride,
-    flops_per_token = plan.flops, weight_bytes_per_step = plan.weight_bytes, peak = plan.peak, kernels = kernel_entries(code),
+    flops_per_token = plan.flops, flops_per_output = plan.output_flops, weight_bytes_per_step = plan.weight_bytes, peak = plan.peak,
+    kernels = kernel_entries(code),
     buffers = buffer_entries(plan), load = with_lists(plan.loads), steps = as_list(plan.steps), sample = with_lists(plan.sample),
     limits = as_list(plan.limits),
   }
