@@ -1,7 +1,7 @@
 /* tok.h - what the files of the tokenizer share; users include tokenizer.h. The headings name the files.
  *
- * The life of a text: tok_sanitize -> added tokens that match the raw text -> normalizer -> added tokens that match the
- * normalized text -> pre-tokenizer -> BPE of each piece -> template. Between the steps the text lies in Pieces. */
+ * The life of a text: tok_sanitize -> added tokens that match the raw text -> normalizer -> added tokens that match
+ * the normalized text -> pre-tokenizer -> BPE of each piece -> template. Between the steps the text lies in Pieces. */
 #ifndef BLADE_TOK_H
 #define BLADE_TOK_H
 
@@ -41,12 +41,12 @@ void tok_bytes_to_chars(Buf *out, const char *s, size_t n); /* GPT-2's printable
 int tok_char_to_byte(uint32_t cp);                          /* -1 when the character stands for no byte */
 void tok_put_char(Buf *out, uint32_t cp);
 
-/* The members of a class: the characters that Rust's \w matches. Unlike Oniguruma's it has the two joiners and not the
- * numbers of Latin-1. */
+/* The members of a class: the characters that Rust's \w matches. Unlike Oniguruma's it has the two joiners and not
+ * the numbers of Latin-1. */
 #define RUST_WORD "\\p{L}\\p{M}\\p{Nl}\\p{Nd}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}" \
                   "\\x{1F170}-\\x{1F189}\\x{200C}\\x{200D}"
 
-/* ---- tok_regex.c: Oniguruma patterns through PCRE2 ------------------------------------------------------------- */
+/* ---- tok_regex.c: Oniguruma patterns through PCRE2 ----------------------------------------------------------- */
 
 typedef struct TokRegex TokRegex;
 
@@ -70,7 +70,7 @@ typedef struct TokMatcher {
 bool tok_match_next(TokMatcher *m, Err *err); /* false: no more, or failed and err->text says why */
 void tok_match_done(TokMatcher *m);
 
-/* ---- tok_normalizer.c ------------------------------------------------------------------------------------------ */
+/* ---- tok_normalizer.c ---------------------------------------------------------------------------------------- */
 
 typedef struct Normalizer Normalizer; /* NULL: none */
 bool normalizer_parse(Normalizer **out, const json_t *json, Err *err);
@@ -78,14 +78,14 @@ void normalizer_free(Normalizer *nz);
 /* Replaces the content of *text. *first becomes false when the beginning of the original text was cut off. */
 bool normalizer_apply(const Normalizer *nz, Buf *text, bool *first, Err *err);
 
-/* ---- tok_pretokenizer.c ---------------------------------------------------------------------------------------- */
+/* ---- tok_pretokenizer.c -------------------------------------------------------------------------------------- */
 
 typedef struct Pretokenizer Pretokenizer; /* NULL: none */
 bool pretokenizer_parse(Pretokenizer **out, const json_t *json, Err *err);
 void pretokenizer_free(Pretokenizer *pt);
 bool pretokenizer_apply(const Pretokenizer *pt, Pieces *pieces, Err *err);
 
-/* ---- tok_vocab.c: the model's vocabulary ------------------------------------------------------------------------- */
+/* ---- tok_vocab.c: the model's vocabulary --------------------------------------------------------------------- */
 
 typedef struct Vocab Vocab;
 Vocab *vocab_new(size_t expected); /* tokens, a guess */
@@ -96,7 +96,7 @@ Span vocab_text(const Vocab *v, uint32_t id);                             /* .at
 size_t vocab_count(const Vocab *v);                                       /* tokens */
 size_t vocab_limit(const Vocab *v);                                       /* largest id + 1 */
 
-/* ---- tok_model.c: the big members of tokenizer.json ----------------------------------------------------------------- */
+/* ---- tok_model.c: the big members of tokenizer.json ---------------------------------------------------------- */
 
 /* tokenizer.json without the two members that make up nearly all of it: jansson gets `rest`, where they are null. */
 typedef struct ModelText {
@@ -108,7 +108,7 @@ bool model_read_vocab(Vocab *v, Span text, Err *err);
 /* Calls `merge` with the two halves of each merge in order of rank; both spellings, "a b" and ["a","b"]. */
 bool model_read_merges(Span text, bool (*merge)(void *user, Span a, Span b, Err *err), void *user, Err *err);
 
-/* ---- tok_bpe.c ------------------------------------------------------------------------------------------------------- */
+/* ---- tok_bpe.c ----------------------------------------------------------------------------------------------- */
 
 typedef struct Bpe Bpe;
 /* `model` is the "model" object; vocabulary and merges come from `text`. */
@@ -118,7 +118,7 @@ const Vocab *bpe_vocab(const Bpe *b);
 /* Appends the ids of all pieces. */
 bool bpe_encode(const Bpe *b, const Pieces *pieces, TokenIds *out, Err *err);
 
-/* ---- tok_added.c: added tokens ----------------------------------------------------------------------------------------- */
+/* ---- tok_added.c: added tokens ------------------------------------------------------------------------------- */
 
 typedef struct AddedToken {
     Buf content;    /* as declared */
@@ -132,7 +132,8 @@ typedef struct AddedToken {
 typedef struct Added Added;
 Added *added_new(void);
 void added_free(Added *a);
-/* Begins a list of tokens: those that the vocabulary lacks get the ids behind what is there, whatever the file says. */
+/* Begins a list of tokens: those that the vocabulary lacks get the ids behind what is there, whatever the file
+ * says. */
 void added_batch(Added *a, const Vocab *v);
 /* One element of "added_tokens", or just a string: a special token without flags. */
 bool added_put(Added *a, const json_t *token, const Vocab *v, const Normalizer *nz, Err *err);
@@ -143,7 +144,7 @@ size_t added_limit(const Added *a); /* largest id + 1, 0 without tokens */
 /* Splits the pieces without id at the added tokens in them: those matched against normalized text, or the others. */
 void added_split(const Added *a, bool normalized, bool parse_special, Pieces *pieces);
 
-/* ---- tok_decoder.c: tokens to text, streaming ------------------------------------------------------------------------------ */
+/* ---- tok_decoder.c: tokens to text, streaming ---------------------------------------------------------------- */
 
 typedef struct Decoder Decoder;
 bool decoder_parse(Decoder **out, const json_t *json, Err *err); /* json null: tokens joined with spaces */

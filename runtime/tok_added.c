@@ -1,8 +1,8 @@
-/* tok_added.c - added tokens: found in the text before the model sees it, with their flags single_word, lstrip, rstrip,
- * normalized, special. See tok.h.
+/* tok_added.c - added tokens: found in the text before the model sees it, with their flags single_word, lstrip,
+ * rstrip, normalized, special. See tok.h.
  *
- * The package searches leftmost-longest without overlaps, and so does this: the patterns are sorted, and at each position
- * the range of those that still fit shrinks byte by byte. */
+ * The package searches leftmost-longest without overlaps, and so does this: the patterns are sorted, and at each
+ * position the range of those that still fit shrinks byte by byte. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ struct Added {
     TokRegex *word; /* a character of a word, for single_word */
 };
 
-/* ---- building ------------------------------------------------------------------------------------------------------------ */
+/* ---- building ------------------------------------------------------------------------------------------------ */
 
 Added *added_new(void)
 {
@@ -176,9 +176,10 @@ size_t added_limit(const Added *a)
     return a->by_id.len ? (size_t)a->by_id.at[a->by_id.len - 1]->id + 1 : 0;
 }
 
-/* ---- searching ------------------------------------------------------------------------------------------------------------- */
+/* ---- searching ----------------------------------------------------------------------------------------------- */
 
-/* First of sorted[lo..hi) whose byte at `depth` is at least c; all of them are longer than depth and share what precedes. */
+/* First of sorted[lo..hi) whose byte at `depth` is at least c; all of them are longer than depth and share what
+ * precedes. */
 static size_t lower_bound(const PatternSet *set, size_t lo, size_t hi, size_t depth, unsigned c)
 {
     while (lo < hi) {
@@ -287,7 +288,7 @@ static void split_piece(const Added *a, const PatternSet *set, bool parse_specia
         if (t->lstrip)
             from = strip_left(s, from, MIN(done, from));
         if (t->rstrip)
-            to = strip_right(s, p->len, to);
+            to = strip_right(s, p->len, MAX(to, done));
         put_piece(out, p, done, from, TOK_NONE);
         put_piece(out, p, from, to, t->id);
         done = to;

@@ -1,9 +1,9 @@
-/* tok_bpe.c - byte-pair encoding: a piece of text becomes its characters' tokens, and the pair with the lowest rank is
- * merged until none is left (Sennrich et al., arXiv:1508.07909). See tok.h.
+/* tok_bpe.c - byte-pair encoding: a piece of text becomes its characters' tokens, and the pair with the lowest rank
+ * is merged until none is left (Sennrich et al., arXiv:1508.07909). See tok.h.
  *
- * Pairs wait in a heap ordered by rank, then position, so a piece of n characters takes O(n log n): models without a
- * pre-tokenizer hand over the whole prompt as one piece. Pieces that come again within a call are copied from where
- * their ids were written first. */
+ * Pairs wait in a heap ordered by rank, then position, so a piece of n characters takes O(n log n): models without
+ * a pre-tokenizer hand over the whole prompt as one piece. Pieces that come again within a call are copied from
+ * where their ids were written first. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,7 @@ struct Bpe {
     bool fuse_unk, byte_fallback, ignore_merges;
 };
 
-/* ---- table of merges ------------------------------------------------------------------------------------------------------ */
+/* ---- table of merges ----------------------------------------------------------------------------------------- */
 
 static uint64_t make_pair(uint32_t left, uint32_t right)
 {
@@ -98,7 +98,7 @@ static bool add_merge(void *user, Span left, Span right, Err *err)
     return true;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static bool read_options(Bpe *b, const json_t *model, Err *err)
 {
@@ -171,7 +171,7 @@ const Vocab *bpe_vocab(const Bpe *b)
     return b->vocab;
 }
 
-/* ---- one piece ---------------------------------------------------------------------------------------------------------------- */
+/* ---- one piece ----------------------------------------------------------------------------------------------- */
 
 typedef struct Symbol {
     uint32_t id;         /* TOK_NONE: merged into the symbol before */
@@ -319,7 +319,7 @@ static bool encode_piece(const Bpe *b, Scratch *sc, const char *s, size_t n, Tok
     return true;
 }
 
-/* ---- all pieces ----------------------------------------------------------------------------------------------------------------- */
+/* ---- all pieces ---------------------------------------------------------------------------------------------- */
 
 #define CACHED_LENGTH 64 /* longer pieces hardly ever come again */
 

@@ -1,8 +1,9 @@
 /* tok_decoder.c - the "decoder" of tokenizer.json, as a pipe that text flows through token by token. See tok.h.
  *
- * The package hands a list of strings from decoder to decoder and joins what comes out. Here each stage gets the same list
- * as a stream: text() any number of times for a token, end() behind each token, finish() behind the last. A stage passes on
- * what later tokens cannot change, and holds back the rest; so decoding at once and decoding id by id are the same code. */
+ * The package hands a list of strings from decoder to decoder and joins what comes out. Here each stage gets the
+ * same list as a stream: text() any number of times for a token, end() behind each token, finish() behind the last.
+ * A stage passes on what later tokens cannot change, and holds back the rest; so decoding at once and decoding id
+ * by id are the same code. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,7 @@ struct DecoderState {
     Buf *out; /* during a call */
 };
 
-/* ---- the stream ------------------------------------------------------------------------------------------------------------ */
+/* ---- the stream ---------------------------------------------------------------------------------------------- */
 
 static void text(DecoderState *s, size_t i, const char *at, size_t n);
 static void end(DecoderState *s, size_t i);
@@ -269,7 +270,7 @@ void decoder_stop(DecoderState *s)
     free(s);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static bool read_char(uint32_t *cp, const json_t *json, const char *key, const char *dflt, Err *err)
 {

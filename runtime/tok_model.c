@@ -5,7 +5,7 @@
 
 #include "tok.h"
 
-/* ---- scanning ---------------------------------------------------------------------------------------------------------- */
+/* ---- scanning ------------------------------------------------------------------------------------------------ */
 
 typedef struct Scanner {
     const char *s;
@@ -101,7 +101,7 @@ void model_cut(ModelText *m, const char *json, size_t len)
     buf_put(&m->rest, json + copied, len - copied);
 }
 
-/* ---- strings ------------------------------------------------------------------------------------------------------------ */
+/* ---- strings ------------------------------------------------------------------------------------------------- */
 
 static int hex4(const char *s, size_t n)
 {
@@ -169,7 +169,7 @@ static bool read_string(Scanner *sc, Buf *scratch, Span *out, Err *err)
     return unescape(scan_string(sc), scratch, out, err);
 }
 
-/* ---- the two members ----------------------------------------------------------------------------------------------------- */
+/* ---- the two members ----------------------------------------------------------------------------------------- */
 
 static bool read_id(Scanner *sc, uint32_t *id)
 {
@@ -209,9 +209,20 @@ static bool read_merge_string(Scanner *sc, Buf *scratch, Span *a, Span *b, Err *
         return false;
     const char *space = memchr(s.at, ' ', s.len);
     if (!space || memchr(space + 1, ' ', (size_t)(s.at + s.len - space - 1)))
-        return err_set(err, "\"%.*s\": two tokens with one space between were expected", (int)MIN(s.len, (size_t)80), s.at);
+        return err_set(err, "\"%.*s\": two tokens with one space between were expected", (int)MIN(s.len, (size_t)80),
+                       s.at);
     *a = (Span){s.at, (size_t)(space - s.at)};
     *b = (Span){space + 1, s.len - a->len - 1};
+    return true;
+}
+
+/* Old files carry the first line of merges.txt; the package skips it. */
+static bool take_version_line(Scanner *sc)
+{
+    static const char line[] = "\"#version";
+    if (sc->n - sc->i < strlen(line) || memcmp(sc->s + sc->i, line, strlen(line)))
+        return false;
+    scan_string(sc);
     return true;
 }
 
@@ -235,6 +246,9 @@ bool model_read_merges(Span text, bool (*merge)(void *user, Span a, Span b, Err 
     bool ok = take(&sc, '[');
     for (bool more = ok && skip_space(&sc) != ']'; more; more = ok && take(&sc, ',')) {
         Span a, b;
+        skip_space(&sc);
+        if (take_version_line(&sc))
+            continue;
         ok = skip_space(&sc) == '[' ? read_merge_pair(&sc, scratch, &a, &b, err)
                                     : read_merge_string(&sc, &scratch[0], &a, &b, err);
         ok = ok && merge(user, a, b, err);

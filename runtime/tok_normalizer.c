@@ -20,7 +20,7 @@ struct Normalizer {
     VEC(Step) steps;
 };
 
-/* ---- canonical forms ------------------------------------------------------------------------------------------------ */
+/* ---- canonical forms ----------------------------------------------------------------------------------------- */
 
 /* Canonical ordering of a run of combining marks: a stable merge sort, so that a hostile run stays cheap. */
 static void sort_marks(int32_t *cp, int32_t *tmp, size_t n)
@@ -77,7 +77,7 @@ static void unicode_form(const Step *st, Buf *text)
     vec_free(&cps);
 }
 
-/* ---- the other steps ------------------------------------------------------------------------------------------------- */
+/* ---- the other steps ----------------------------------------------------------------------------------------- */
 
 static void replace_text(Buf *text, Buf *with)
 {
@@ -171,7 +171,7 @@ bool normalizer_apply(const Normalizer *nz, Buf *text, bool *first, Err *err)
     return true;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static bool read_content(Step *st, const json_t *json, const char *key, Err *err)
 {

@@ -1,6 +1,6 @@
-/* tok_pretokenizer.c - the "pre_tokenizer" of tokenizer.json. Each of the package's pre-tokenizers is expressed by four
- * steps over the pieces: put a space in front, turn spaces into Metaspace's character, split at a pattern, turn bytes into
- * GPT-2's characters. See tok.h. */
+/* tok_pretokenizer.c - the "pre_tokenizer" of tokenizer.json. Each of the package's pre-tokenizers is expressed by
+ * four steps over the pieces: put a space in front, turn spaces into Metaspace's character, split at a pattern,
+ * turn bytes into GPT-2's characters. See tok.h. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ struct Pretokenizer {
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-/* ---- splitting -------------------------------------------------------------------------------------------------------- */
+/* ---- splitting ----------------------------------------------------------------------------------------------- */
 
 /* A stretch of a piece: a match of the pattern, or what lies between two. */
 typedef struct Stretch {
@@ -110,7 +110,7 @@ static bool split(const PreStep *st, Pieces *pieces, Err *err)
     return ok;
 }
 
-/* ---- rewriting --------------------------------------------------------------------------------------------------------- */
+/* ---- rewriting ----------------------------------------------------------------------------------------------- */
 
 static bool starts_with(const char *s, size_t n, const char *prefix)
 {
@@ -174,7 +174,7 @@ bool pretokenizer_apply(const Pretokenizer *pt, Pieces *pieces, Err *err)
     return true;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static bool put_split(Pretokenizer *pt, TokRegex *pattern, Behavior behavior, bool invert)
 {
@@ -199,8 +199,8 @@ static bool read_behavior(const json_t *json, const char *dflt, Behavior *out, E
             *out = (Behavior)i;
             return true;
         }
-    return err_set(err, "behavior \"%s\" is not supported (supported: Isolated Removed MergedWithPrevious MergedWithNext "
-                        "Contiguous)", name);
+    return err_set(err, "behavior \"%s\" is not supported (supported: Isolated Removed MergedWithPrevious "
+                        "MergedWithNext Contiguous)", name);
 }
 
 static bool read_split(Pretokenizer *pt, const json_t *json, Err *err)

@@ -14,7 +14,7 @@
 
 #include "tok.h"
 
-#define MATCH_LIMIT 2000000 /* steps for one match: far above what sane patterns need, well under a second */
+#define MATCH_LIMIT 20000000 /* steps for one match: enough for a run of 20 MB of white space; under a second */
 
 struct TokRegex {
     pcre2_code *code; /* NULL for a literal */
@@ -22,7 +22,7 @@ struct TokRegex {
     Buf literal;
 };
 
-/* ---- translation ------------------------------------------------------------------------------------------------- */
+/* ---- translation --------------------------------------------------------------------------------------------- */
 
 typedef struct Translator {
     const char *s;
@@ -289,7 +289,7 @@ static bool translate(Translator *t)
     return true;
 }
 
-/* ---- compiling --------------------------------------------------------------------------------------------------- */
+/* ---- compiling ----------------------------------------------------------------------------------------------- */
 
 static pcre2_code *compile(const Buf *pattern, const char *source, Err *err)
 {
@@ -363,7 +363,7 @@ void tok_regex_free(TokRegex *re)
     free(re);
 }
 
-/* ---- matching ----------------------------------------------------------------------------------------------------- */
+/* ---- matching ------------------------------------------------------------------------------------------------ */
 
 /* Searches from m->at and sets from, to. 1 found, 0 none, -1 failed. */
 static int search(TokMatcher *m, Err *err)

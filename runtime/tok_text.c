@@ -33,8 +33,8 @@ bool tok_is_utf8(const char *s, size_t n)
     return valid_length(s, n) == n;
 }
 
-/* Length of the maximal part at s that begins a character and does not complete one (Unicode 3.9, table 3-7); at least 1.
- * *cut tells that the text ended before a byte was wrong. */
+/* Length of the maximal part at s that begins a character and does not complete one (Unicode 3.9, table 3-7); at
+ * least 1. *cut tells that the text ended before a byte was wrong. */
 static size_t invalid_length(const char *s, size_t n, bool *cut)
 {
     const uint8_t *p = (const uint8_t *)s;
@@ -80,7 +80,7 @@ void tok_put_char(Buf *out, uint32_t cp)
     buf_put(out, c, utf8_encode(cp, c));
 }
 
-/* ---- GPT-2's byte alphabet: printable bytes stand for themselves, the others for U+0100, U+0101, ... in order --------- */
+/* ---- GPT-2's byte alphabet: printable bytes stand for themselves, the others for U+0100, U+0101, ... in order  */
 
 #define PRINTABLE(b) (((b) >= '!' && (b) <= '~') || ((b) >= 0xA1 && (b) != 0xAD))
 

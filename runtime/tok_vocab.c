@@ -1,6 +1,7 @@
-/* tok_vocab.c - the vocabulary: text to id through an open-addressing table, id to text through an array. See tok.h.
- * A table of its own, and not base.h's Map, because loading makes about a million look-ups in a table of 128k tokens, and
- * each cache miss counts: a slot has 8 bytes, and a token's id and length lie in front of its text. */
+/* tok_vocab.c - the vocabulary: text to id through an open-addressing table, id to text through an array. See
+ * tok.h. A table of its own, and not base.h's Map, because loading makes about a million look-ups in a table of
+ * 128k tokens, and each cache miss counts: a slot has 8 bytes, and a token's id and length lie in front of its
+ * text. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* tokenizer.c - puts the parts of a tokenizer together: reading its files, the way of a text through encoding, decoding.
- * See tokenizer.h; the parts are in tok_*.c, and tok.h is their table of contents. */
+/* tokenizer.c - puts the parts of a tokenizer together: reading its files, the way of a text through encoding,
+ * decoding. See tokenizer.h; the parts are in tok_*.c, and tok.h is their table of contents. */
 #include "tokenizer.h"
 
 #include <stdio.h>
@@ -23,7 +23,7 @@ struct Tokenizer {
     int64_t bos, eos;
 };
 
-/* ---- post-processor ---------------------------------------------------------------------------------------------------------- */
+/* ---- post-processor ------------------------------------------------------------------------------------------ */
 
 static bool put_template_ids(Tokenizer *t, const json_t *tokens, const char *name, Err *err)
 {
@@ -84,7 +84,7 @@ static bool read_post_processor(Tokenizer *t, const json_t *json, int depth, Err
     return true;
 }
 
-/* ---- tokenizer_config.json --------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer_config.json ----------------------------------------------------------------------------------- */
 
 /* A token named by the config: its text, or an object with its flags. It is added when nothing has declared it. */
 static bool declare(Tokenizer *t, const json_t *token, Err *err)
@@ -147,7 +147,7 @@ static bool apply_config(Tokenizer *t, const json_t *config, Err *err)
     return true;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------------------------------- */
 
 static bool read_added(Tokenizer *t, const json_t *list, Err *err)
 {
@@ -201,6 +201,10 @@ Tokenizer *tok_load(const char *model_dir, Err *err)
     snprintf(config_path, sizeof config_path, "%s/tokenizer_config.json", model_dir);
     FileMap m;
     Buf config = {0};
+    if (!file_exists(path)) {
+        err_set(err, "%s: missing; it is the only tokenizer file supported (not tokenizer.model, vocab.json)", path);
+        return NULL;
+    }
     if (!file_map(&m, path, err))
         return NULL;
     Tokenizer *t = NULL;
@@ -227,7 +231,7 @@ void tok_free(Tokenizer *t)
     free(t);
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- encoding ------------------------------------------------------------------------------------------------ */
 
 /* Normalizes each piece that is not an added token yet into a fresh text. */
 static bool normalize(const Normalizer *nz, Pieces *pieces, Err *err)
@@ -295,7 +299,7 @@ bool tok_encode(const Tokenizer *t, const char *text, size_t len, bool add_speci
     return true;
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- decoding ------------------------------------------------------------------------------------------------ */
 
 struct TokStream {
     const Tokenizer *tokenizer;
@@ -345,7 +349,7 @@ void tok_decode(const Tokenizer *t, const uint32_t *ids, size_t n, bool skip_spe
     tok_stream_free(s);
 }
 
-/* ---- the vocabulary ------------------------------------------------------------------------------------------------------------ */
+/* ---- the vocabulary ------------------------------------------------------------------------------------------ */
 
 size_t tok_vocab_size(const Tokenizer *t)
 {

@@ -1,6 +1,7 @@
-/* fuzz_tokenizer.c - bytes that begin with '{' are a tokenizer.json (behind a NUL may follow a tokenizer_config.json): what is
- * accepted must encode and decode. Other bytes are a text, and ids, for two fixed tokenizers: byte-level encoding must give
- * the text back, and a stream must give what decoding at once gives, in whole characters. */
+/* fuzz_tokenizer.c - bytes that begin with '{' are a tokenizer.json (behind a NUL may follow a
+ * tokenizer_config.json): what is accepted must encode and decode. Other bytes are a text, and ids, for two fixed
+ * tokenizers: byte-level encoding must give the text back, and a stream must give what decoding at once gives, in
+ * whole characters. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,17 +41,21 @@ static Tokenizer *byte_level(void)
 /* A few bytes with fallback, every decoder that holds text back, added tokens with every flag. */
 static Tokenizer *fallback(void)
 {
-    static const char js[] =
-        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":\"Lowercase\"},{\"type\":\"Prepend\","
-        "\"prepend\":\"_\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}]},\"pre_tokenizer\":{\"type\":"
-        "\"Split\",\"behavior\":\"MergedWithPrevious\",\"pattern\":{\"Regex\":\"\\\\w+|\\\\s\"}},\"decoder\":{\"type\":\"Sequence\","
-        "\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"_\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":"
-        "\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":2}]},\"added_tokens\":[{\"content\":\"<s>\",\"lstrip\":true,"
-        "\"special\":true},{\"content\":\"</s>\",\"rstrip\":true,\"special\":true},{\"content\":\"ab\",\"single_word\":true},"
-        "{\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true,\"normalized\":false}],\"model\":{\"unk_token\":\"<unk>\","
-        "\"byte_fallback\":true,\"fuse_unk\":true,\"vocab\":{\"<unk>\":0,\"<0xC3>\":1,\"<0xA9>\":2,\"_\":3,\"a\":4,\"b\":5,"
-        "\"_a\":6,\"<0x0A>\":7,\"_ab\":8},\"merges\":[\"_ a\",\"_a b\"]}}";
+    static const char text[] =
+        "{'normalizer':{'type':'Sequence','normalizers':[{'type':'NFKC'},{'type':'Lowercase'},"
+        "{'type':'Prepend','prepend':'_'},{'type':'Replace','pattern':{'String':' '},'content':'_'}]},"
+        "'pre_tokenizer':{'type':'Split','behavior':'MergedWithPrevious','pattern':{'Regex':'\\\\w+|\\\\s'}},"
+        "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'_'},'content':' '},"
+        "{'type':'ByteFallback'},{'type':'Fuse'},{'type':'Strip','content':' ','start':1,'stop':2}]},"
+        "'added_tokens':[{'content':'<s>','lstrip':true,'special':true},"
+        "{'content':'</s>','rstrip':true,'special':true},{'content':'ab','single_word':true},"
+        "{'content':'abc','lstrip':true,'rstrip':true,'normalized':false}],"
+        "'model':{'unk_token':'<unk>','byte_fallback':true,'fuse_unk':true,'vocab':{'<unk>':0,'<0xC3>':1,'<0xA9>':2,"
+        "'_':3,'a':4,'b':5,'_a':6,'<0x0A>':7,'_ab':8},'merges':['_ a','_a b']}}";
+    char js[sizeof text];
     Err err;
+    for (size_t i = 0; i < sizeof text; i++)
+        js[i] = text[i] == '\'' ? '"' : text[i];
     Tokenizer *t = tok_parse(js, strlen(js), NULL, 0, &err);
     require(t != NULL);
     return t;

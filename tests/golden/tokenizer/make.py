@@ -1,7 +1,10 @@
 """Writes the golden files of this folder: small tokenizers, and what the `tokenizers` package makes of hard text.
 
     pip install tokenizers==0.23.3
-    python make.py TRAINING_TEXT        # any English text; the committed files come from tiny-shakespeare
+    python make.py TRAINING_TEXT [MODEL_DIR]
+
+TRAINING_TEXT is any English text; the committed files come from tiny-shakespeare. MODEL_DIR holds the tokenizer.json of
+tinystories-260k.
 """
 import copy
 import json
@@ -266,6 +269,8 @@ def main():
         tok = Tokenizer.from_str(json.dumps(patched(bases[base], members, model)))
         result = golden(tok, TEXTS, LONG if name in DEEP else LONG[:1])
         write(f"{name}.json", {"base": base, "members": members, "model": model, **result})
+    if len(sys.argv) > 2:
+        write("tinystories.json", golden(Tokenizer.from_file(f"{sys.argv[2]}/tokenizer.json"), TEXTS, LONG))
 
 
 main()
