@@ -601,12 +601,13 @@ static Value f_indent(Render *r, Value self, const Args *args)
 
 static Value f_truncate(Render *r, Value self, const Args *args)
 {
-    Text t = need_str(r, self), end = arg_str(r, args, 2, "..."), space = TEXT(" ");
+    Text end = arg_str(r, args, 2, "..."), space = TEXT(" ");
     int64_t length = arg_int(r, args, 0, 255), leeway = arg_int(r, args, 3, 5), room = length - (int64_t)jj_cp_count(end);
     if (room < 0 || leeway < 0)
         jj_fail(r, "truncate: the length must hold the end, and the leeway must not be negative");
-    if ((int64_t)jj_cp_count(t) - leeway <= length)
+    if (jj_length(r, self) - leeway <= length) /* of anything that has a length */
         return self;
+    Text t = need_str(r, self);
     t.n = jj_cp_offset(t, (size_t)room);
     if (!arg_bool(r, args, 1))
         t = jj_split(r, t, &space, 1, true)->at[0].text;
@@ -640,7 +641,7 @@ static Value f_wordcount(Render *r, Value self, const Args *args)
 static Value f_urlencode(Render *r, Value self, const Args *args)
 {
     (void)args;
-    if (self.kind != V_STR && jj_iterable(self))
+    if (self.kind != V_STR && self.kind != V_UNDEFINED && jj_iterable(self))
         jj_fail(r, "urlencode is supported for strings only");
     Text t = jj_str(r, self);
     Out o = {.r = r};

@@ -131,6 +131,8 @@ static bool close_block(Lexer *l, char close)
 static void lex_comment(Lexer *l)
 {
     int line = l->line;
+    if (l->pos == l->src.n) /* jinja2 lets a comment begin at the very end */
+        return;
     while (l->pos < l->src.n) {
         if (close_block(l, '#'))
             return;
@@ -168,6 +170,8 @@ static void lex_raw(Lexer *l)
     } else {
         advance(l, l->pos + 2);
     }
+    if (l->pos == l->src.n) /* like a comment */
+        return;
     for (size_t at = l->pos; at + 1 < l->src.n; at++) {
         if (l->src.s[at] != '{' || l->src.s[at + 1] != '%')
             continue;

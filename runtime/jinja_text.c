@@ -61,11 +61,27 @@ static bool is_numeric(uint32_t cp)
     return c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO;
 }
 
-/* Decimal digits, superscripts and subscripts. */
+typedef struct Span {
+    uint32_t first, last;
+} Span;
+
+static bool in_spans(uint32_t cp, const Span *spans, size_t n)
+{
+    for (size_t i = 0; i < n && spans[i].first <= cp; i++)
+        if (cp <= spans[i].last)
+            return true;
+    return false;
+}
+
+/* Decimal digits and, beyond category Nd, Numeric_Type=Digit: superscripts, circled digits and the like. */
 static bool is_digit(uint32_t cp)
 {
-    return category(cp) == UTF8PROC_CATEGORY_ND || cp == 0xB2 || cp == 0xB3 || cp == 0xB9 || cp == 0x2070 ||
-           (cp >= 0x2074 && cp <= 0x2079) || (cp >= 0x2080 && cp <= 0x2089);
+    static const Span digits[] = {
+        {0xB2, 0xB3}, {0xB9, 0xB9}, {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0x2070, 0x2070}, {0x2074, 0x2079},
+        {0x2080, 0x2089}, {0x2460, 0x2468}, {0x2474, 0x247C}, {0x2488, 0x2490}, {0x24EA, 0x24EA}, {0x24F5, 0x24FD},
+        {0x24FF, 0x24FF}, {0x2776, 0x277E}, {0x2780, 0x2788}, {0x278A, 0x2792}, {0x10A40, 0x10A43}, {0x10E60, 0x10E68},
+        {0x11052, 0x1105A}, {0x1F100, 0x1F10A}};
+    return category(cp) == UTF8PROC_CATEGORY_ND || in_spans(cp, digits, COUNT(digits));
 }
 
 bool jj_is_word(uint32_t cp)
@@ -90,15 +106,28 @@ bool jj_is_printable(uint32_t cp)
     }
 }
 
+/* Category Ll and Unicode's Other_Lowercase. */
 static bool is_lower(uint32_t cp)
 {
-    return category(cp) == UTF8PROC_CATEGORY_LL || cp == 0xAA || cp == 0xBA;
+    static const Span others[] = {
+        {0xAA, 0xAA}, {0xBA, 0xBA}, {0x2B0, 0x2B8}, {0x2C0, 0x2C1}, {0x2E0, 0x2E4}, {0x345, 0x345}, {0x37A, 0x37A},
+        {0x1D2C, 0x1D6A}, {0x1D78, 0x1D78}, {0x1D9B, 0x1DBF}, {0x2071, 0x2071}, {0x207F, 0x207F}, {0x2090, 0x209C},
+        {0x2170, 0x217F}, {0x24D0, 0x24E9}, {0x2C7C, 0x2C7D}, {0xA69C, 0xA69D}, {0xA770, 0xA770}, {0xA7F8, 0xA7F9},
+        {0xAB5C, 0xAB5F}, {0x10780, 0x10780}, {0x10783, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA}};
+    return category(cp) == UTF8PROC_CATEGORY_LL || in_spans(cp, others, COUNT(others));
+}
+
+/* Category Lu and Unicode's Other_Uppercase. */
+static bool is_upper(uint32_t cp)
+{
+    static const Span others[] = {
+        {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+    return category(cp) == UTF8PROC_CATEGORY_LU || in_spans(cp, others, COUNT(others));
 }
 
 static bool is_cased(uint32_t cp)
 {
-    utf8proc_category_t c = category(cp);
-    return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LT || is_lower(cp);
+    return is_lower(cp) || is_upper(cp) || category(cp) == UTF8PROC_CATEGORY_LT;
 }
 
 /* isupper, islower: some cased character, and none of the other case. */
@@ -111,7 +140,7 @@ static bool is_all_case(Text t, bool upper)
         if (!is_cased(cp))
             continue;
         any = true;
-        if (upper ? category(cp) != UTF8PROC_CATEGORY_LU : !is_lower(cp))
+        if (upper ? !is_upper(cp) : !is_lower(cp))
             return false;
     }
     return any;
@@ -272,6 +301,8 @@ Text jj_case(Render *r, Text t, Case to)
             put_upper(&o, cp);
         else if (to == CASE_FOLD)
             put_fold(&o, cp);
+        else if (to == CASE_SWAP && !is_upper(cp))
+            out_cp(&o, cp);
         else if (capital)
             put_title(&o, cp);
         else
