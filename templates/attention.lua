@@ -84,6 +84,8 @@ return operator "attention" {
       sizes = { tokens = 8, seqs = 1, prefill_tiles = 3, table_width = 7, kv_pages = 8 } },
     { p = { heads = 2, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "f32", tile = 4, tiles = "prefill_tiles", window = 40 },
       sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
+    { p = { heads = 6, kv_heads = 2, head_dim = 24, page = 32, segment = 512, kv = "bf16", tile = 2, tiles = "prefill_tiles" },
+      sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
     { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
       sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
   },

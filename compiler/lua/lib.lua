@@ -175,6 +175,13 @@ function Kernel.peel(k, count, sizes, fn)
   end
 end
 
+-- Calls fn(first, count) over n columns in tiles that exist: whole vectors first, then what is left (fewer than 16).
+function each_columns(n, fn)
+  local whole = n // 16 * 16
+  if whole > 0 then fn(0, whole) end
+  if n > whole then fn(whole, n - whole) end
+end
+
 function Kernel.pipelined(k, lo, hi, step, options, fn) k:range(lo, hi, step, fn, options.stages) end
 
 -- ---- shorthands on values ----------------------------------------------------------------------------------------------

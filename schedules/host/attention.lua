@@ -17,7 +17,7 @@ return schedule "attention" {
   local token = {}
   for t = 0, T - 1 do
     token[t] = t == 0 and first or (first + t):min(last)
-    k:store(q, { t * G, 0 }, k:load(a.q, { token[t], head * G, 0 }, G, D))
+    each_columns(D, function(c, n) k:store(q, { t * G, c }, k:load(a.q, { token[t], head * G, c }, G, n)) end)
     k:store(at, { t * G, 0 }, k:load(a.positions, { token[t] }), { rows = G })
   end
   local position = k:load(at, { 0, 0 }, R, 1)
@@ -73,8 +73,9 @@ return schedule "attention" {
 
   local scale = 1.0 / Sum:sum()
   for r = 0, R - 1 do
-    local n = math.min(D, W)
-    local y = k:load(Out, { r, 0 }, 1, n) * scale:slice(r, 1, 0, 1)
-    k:store(a.y, { token[r // G], (head * G + r % G) * D }, y:cast(p.out or "f32"))
+    each_columns(D, function(c, n)
+      local y = k:load(Out, { r, c }, 1, n) * scale:slice(r, 1, 0, 1)
+      k:store(a.y, { token[r // G], (head * G + r % G) * D + c }, y:cast(p.out or "f32"))
+    end)
   end
 end)
