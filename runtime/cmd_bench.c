@@ -43,7 +43,10 @@ static Model *load(const Bench *b, const char *model, Err *err)
     o.max_num_seqs = o.max_num_seqs ? o.max_num_seqs : most;
     o.max_num_batched_tokens = o.max_num_batched_tokens ? o.max_num_batched_tokens : MAX(512, most);
     o.max_model_len = o.max_model_len ? o.max_model_len : b->prompt + b->decode + 1;
-    return cmd_load_model(o, err);
+    Model *m = cmd_load_model(o, err);
+    if (!m && !b->run.max_model_len)
+        err_prefix(err, "for --prompt %lld --decode %lld", (long long)b->prompt, (long long)b->decode);
+    return m;
 }
 
 /* Prompts that are computed side by side: a step is full of them, more would only repeat it. */
