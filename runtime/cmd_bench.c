@@ -44,7 +44,7 @@ static Model *load(const Bench *b, const char *model, Err *err)
     o.max_num_batched_tokens = o.max_num_batched_tokens ? o.max_num_batched_tokens : MAX(512, most);
     o.max_model_len = o.max_model_len ? o.max_model_len : b->prompt + b->decode + 1;
     Model *m = cmd_load_model(o, err);
-    if (!m && !b->run.max_model_len)
+    if (!m && !b->run.max_model_len && strstr(err->text, "--max-model-len")) /* which the user did not give */
         err_prefix(err, "for --prompt %lld --decode %lld", (long long)b->prompt, (long long)b->decode);
     return m;
 }

@@ -35,7 +35,7 @@ class Plan(Case):
         more = plan(MODEL, "--max-num-seqs", 128, "--max-num-batched-tokens", 1024)
         self.assertEqual(more["max_num_seqs"], 128)
         self.assertEqual(more["kv_pages"], 2 * usual["kv_pages"])
-        self.assertGreater(more["bytes"]["working"], 1.2 * usual["bytes"]["working"])
+        self.assertGreater(more["bytes"]["working"], usual["bytes"]["working"])
         short = plan(MODEL, "--max-model-len", 32)
         self.assertEqual(short["max_model_len"], 32)
         self.assertLess(short["bytes"]["kv_cache"], usual["bytes"]["kv_cache"])
