@@ -36,11 +36,14 @@ static double mib(int64_t bytes)
 /* ---- checkpoint and pack -------------------------------------------------------------------------------------- */
 
 /* What the generator is given: with random weights the configuration alone, so that both see the same fingerprint. */
-static void model_path(const ModelOptions *o, char *out, size_t size)
+static void model_path(const Model *m, char *out, size_t size)
 {
+    const ModelOptions *o = &m->options;
     struct stat st;
-    bool folder = stat(o->model, &st) == 0 && S_ISDIR(st.st_mode);
-    snprintf(out, size, "%s%s", o->model, o->random_weights && folder ? "/config.json" : "");
+    if (o->random_weights && stat(o->model, &st) == 0 && S_ISDIR(st.st_mode))
+        snprintf(out, size, "%s/config.json", ckpt_dir(m->checkpoint));
+    else
+        snprintf(out, size, "%s", o->model);
 }
 
 static bool open_pack(Model *m, Err *err)
@@ -50,7 +53,7 @@ static bool open_pack(Model *m, Err *err)
     if (o->pack)
         return jit_open(o->pack, fingerprint, o->weights, &m->pack, err);
     char path[4096];
-    model_path(o, path, sizeof path);
+    model_path(m, path, sizeof path);
     JitRequest r = {
         .model = path, .fingerprint = fingerprint, .weights = o->weights ? o->weights : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
