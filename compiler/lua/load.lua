@@ -52,9 +52,16 @@ end
 
 local config_types = { float32 = "f32", float16 = "f16", bfloat16 = "bf16" }
 
--- The type that the model says it is computed in.
+-- The type that the model says it is computed in, else that of its first tensor of floats.
 function main_type(facts)
-  local name = facts.config.torch_dtype or facts.config.dtype or "float32"
+  local name = facts.config.torch_dtype or facts.config.dtype
+  if name == nil then
+    local first
+    for key, t in pairs(facts.tensors) do
+      if one_of(t.dtype, floats) and (not first or key < first) then first = key end
+    end
+    return first and facts.tensors[first].dtype or "f32"
+  end
   return config_types[name] or refuse('config.json: torch_dtype "%s" is not supported; supported: float32, float16, bfloat16', tostring(name))
 end
 
@@ -65,6 +72,12 @@ local function need(q, key, value, supported)
     for i, v in ipairs(supported) do supported[i] = tostring(v) end
     refuse('config.json: quantization_config of %s has "%s": %s; supported: %s', q.method, key, tostring(value), table.concat(supported, ", "))
   end
+end
+
+-- The object `key` of configuration `c`; empty when it is missing.
+local function table_of(c, key)
+  local t = type(c) == "table" and c[key]
+  return type(t) == "table" and t or {}
 end
 
 local checks = {
@@ -84,8 +97,8 @@ local checks = {
   ["compressed-tensors"] = function(q, c)
     need(q, "format", c.format, { "pack-quantized", "int-quantized", "dense" })
     q.symmetric = true
-    for _, group in pairs(c.config_groups or {}) do
-      local w = group.weights or {}
+    for _, group in pairs(table_of(c, "config_groups")) do
+      local w = table_of(group, "weights")
       need(q, "type", w.type or "int", { "int" })
       q.symmetric = q.symmetric and w.symmetric ~= false
       q.group_size = w.group_size
@@ -106,7 +119,7 @@ end
 
 -- ---- how a layer is stored ----------------------------------------------------------------------------------------------------
 -- {op, w = format of the panel, group, zeros, from = type of scales (or of dense weights), perm = load argument of the group
--- indices, sources = load arguments of the packing operator, add_zero}
+-- indices, sources = load arguments of the packing operator, add_zero, dense}
 
 local function finish_groups(q, s, l, groups)
   local size = q.group_size
@@ -201,7 +214,7 @@ local function stored(facts, q, l)
 end
 
 -- ---- which format it is computed in ---------------------------------------------------------------------------------------------
--- {w, group, zeros, scale}
+-- {w, group, zeros, scale = type of scales}: parameters of the matmul
 
 local function is_head(l) return l.name == "lm_head" or l.name:find("embed_tokens$") ~= nil end
 
@@ -276,8 +289,7 @@ local function emit_pack(plan, part, f, perm, pitch, to)
   local s = part.stored
   local p = { n = part.n, k = part.k, w = f.w, from = s.from, group = f.group, scale = f.scale, zeros = f.zeros,
               add_zero = s.add_zero, perm = perm and true or nil, pitch = pitch }
-  local op = s.op
-  if s.dense then op = f.group and "pack_quantized" or op end
+  local op = s.dense and f.group and "pack_quantized" or s.op
   if op == "pack_dense" then p.pitch = nil end
   local args = {}
   for i, source in ipairs(s.sources) do args[i] = source end
@@ -288,9 +300,9 @@ end
 
 -- Packs one part into temporary memory and unpacks it to a dense panel, inputs in their natural order.
 local function emit_unpack(plan, part, w, to)
-  local s, groups = part.stored, nil
+  local s = part.stored
   local f = { w = s.w, group = s.group, zeros = s.zeros, scale = s.from }
-  groups = weight_groups { k = part.k, group = s.group } * round_up(part.n, 16)
+  local groups = weight_groups { k = part.k, group = s.group } * round_up(part.n, 16)
   local from = { w = temporary(plan, "panel", panel_bytes(s.w, part.k, part.n)), scale = temporary(plan, "scales", groups * bytes_of(s.from)),
                  zero = s.zeros and temporary(plan, "zeros", groups) }
   local order = s.perm and emit_order(plan, s, temporary(plan, "order", 4 * part.k))
