@@ -26,7 +26,8 @@ local function make_tensors(record, case, spec)
       t[d.name]:fill(function() return range and random.integer(range[1], range[2]) or random.normal() end)
     end
   end
-  if spec.inputs then spec.inputs(case.p, t, case.sizes, random) end
+  local inputs = case.inputs or spec.inputs
+  if inputs then inputs(case.p, t, case.sizes, random) end
   return t
 end
 
