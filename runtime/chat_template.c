@@ -1,4 +1,5 @@
-/* chat_template.c - owns the way from a model folder to its chat template, and from a request to the template's variables. */
+/* chat_template.c - owns the way from a model folder to its chat template, and from a request to the variables of the
+ * template. */
 #include "chat_template.h"
 
 #include <stdio.h>
@@ -17,7 +18,7 @@ struct ChatTemplate {
     json_t *tokens;         /* object: bos_token, eos_token, ... */
 };
 
-/* ---- loading --------------------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static void path_in(char path[4096], const char *dir, const char *file)
 {
@@ -51,7 +52,8 @@ static bool load_file(ChatTemplate *c, const char *dir, const char *file, bool t
     path_in(path, dir, file);
     if (!file_exists(path))
         return true;
-    bool ok = file_read(&text, path, MAX_FILE, err) && add_template(c, tool_use, path, text.data ? text.data : "", text.len, err);
+    bool ok = file_read(&text, path, MAX_FILE, err) &&
+              add_template(c, tool_use, path, text.data ? text.data : "", text.len, err);
     buf_free(&text);
     return ok;
 }
@@ -64,7 +66,8 @@ static bool load_named(ChatTemplate *c, const json_t *list, const char *where, E
         const char *name = json_string_value(json_object_get(item, "name"));
         const json_t *text = json_object_get(item, "template");
         if (!name || !json_is_string(text))
-            return err_set(err, "%s: element %zu of \"chat_template\" needs the strings \"name\" and \"template\"", where, i);
+            return err_set(err, "%s: element %zu of \"chat_template\" needs the strings \"name\" and \"template\"",
+                           where, i);
         bool tool_use = !strcmp(name, "tool_use");
         if ((tool_use || !strcmp(name, "default")) &&
             !add_template(c, tool_use, where, json_string_value(text), json_string_length(text), err))
@@ -148,8 +151,10 @@ static bool load_all(ChatTemplate *c, const char *dir, Err *err)
 
 bool chat_load(ChatTemplate **out, const char *model_dir, Err *err)
 {
+    if (strlen(model_dir) > 3900)
+        return err_set(err, "%.200s...: path too long", model_dir);
     ChatTemplate *c = xcalloc(1, sizeof *c);
-    if (strlen(model_dir) > 3900 ? !err_set(err, "%.200s...: path too long", model_dir) : !load_all(c, model_dir, err)) {
+    if (!load_all(c, model_dir, err)) {
         chat_free(c);
         return false;
     }
@@ -170,7 +175,7 @@ void chat_free(ChatTemplate *c)
     free(c);
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 static const char *const reasoning_fields[] = {"reasoning_content", "thinking", "reasoning"};
 
@@ -218,7 +223,7 @@ static json_t *copy_messages(const json_t *messages, Err *err)
     return copy;
 }
 
-/* ---- continuing the last message: a tag goes behind its text, and the prompt is cut where the tag comes out ------------------------- */
+/* ---- continuing the last message: a tag goes behind its text, and the prompt is cut where the tag comes out ------ */
 
 typedef struct Continuation {
     char tag[64];    /* with a blank at its end, which shows whether the template trimmed the text */
@@ -328,7 +333,7 @@ static bool cut(const Continuation *k, Buf *out, size_t from, Err *err)
     return true;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 /* Copies an array of objects, or null, from the request into the variables. */
 static bool set_objects(json_t *variables, const json_t *request, const char *key, Err *err)

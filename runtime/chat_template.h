@@ -1,8 +1,9 @@
 /* chat_template.h - from a conversation to the text of a prompt, with the Jinja template of the model's folder.
  *
  * Follows apply_chat_template of transformers 5
- * (https://huggingface.co/docs/transformers/main/chat_templating): where the template is found, which variables it sees,
- * how the last message is continued. The text may contain special tokens, the template's own; encode it without adding any.
+ * (https://huggingface.co/docs/transformers/main/chat_templating): where the template is found, which variables it
+ * sees, how the last message is continued. The text contains the special tokens the template writes; encode it without
+ * adding any.
  */
 #ifndef BLADE_CHAT_TEMPLATE_H
 #define BLADE_CHAT_TEMPLATE_H
@@ -29,10 +30,10 @@ void chat_free(ChatTemplate *c); /* NULL is allowed */
  *                           reasoning_content and as thinking.
  *   tools, documents        arrays of objects, or null
  *   add_generation_prompt   bool, false when absent: end with the header of an assistant message
- *   continue_final_message  true, or the name of a member of the message: the prompt stops inside the last message, after its
- *                           content. Not together with add_generation_prompt.
- *   chat_template_kwargs    object: further variables for the template (enable_thinking, date_string, ...); it may replace
- *                           special tokens, but none of the members above.
+ *   continue_final_message  true, or the name of a member of the message: the prompt stops inside the last message,
+ *                           after its content. Not together with add_generation_prompt.
+ *   chat_template_kwargs    object: further variables for the template (enable_thinking, date_string, ...); it may
+ *                           replace special tokens, but none of the members above.
  * Other members are ignored, so the body of a chat completion request can be passed as it is. */
 bool chat_render(const ChatTemplate *c, const json_t *request, Buf *out, Err *err);
 

@@ -1,13 +1,14 @@
 /* jinja.h - an interpreter of Jinja templates as Hugging Face chat templates use them.
  *
  * The language is that of jinja2 3.1 (https://jinja.palletsprojects.com/en/stable/templates/) in the environment of
- * transformers' apply_chat_template: immutable sandbox, trim_blocks, lstrip_blocks, loop controls, no autoescape, the filter
- * `tojson`, the functions `raise_exception` and `strftime_now`, and `{% generation %}` as a block that only passes its body on.
- * Values follow Python: printing, truth, comparison, arithmetic (64-bit integers), strings indexed by code point.
+ * transformers' apply_chat_template: immutable sandbox, trim_blocks, lstrip_blocks, loop controls, no autoescape, the
+ * filter `tojson`, the functions `raise_exception` and `strftime_now`, and `{% generation %}`, a block that only passes
+ * its body on. Values follow Python: printing, truth, comparison, arithmetic (64-bit integers), strings indexed by code
+ * point.
  *
  * Refused with an error: include, import, extends, block, recursive loops, integers beyond 64 bits, and the filters and
- * methods that have no use in a prompt (urlize, pprint, random, encode, ...). Filters that give a generator in Python are
- * evaluated at once, so an error in an element that nobody looks at is still an error.
+ * methods that have no use in a prompt (urlize, pprint, random, encode, ...). Filters that give a generator in Python
+ * are evaluated at once, so an error in an element that nobody looks at is still an error.
  *
  * Every error says in which line of the template it happened.
  */
@@ -32,8 +33,8 @@ typedef struct JinjaLimits {
 Jinja *jinja_parse(const char *text, size_t len, Err *err);
 void jinja_free(Jinja *j); /* NULL is allowed */
 
-/* Renders with the members of the JSON object `variables` (NULL: none) and appends the text to `out`. `limits` may be NULL.
- * On an error (also one that the template raises) `out` is as it was before. */
+/* Renders with the members of the JSON object `variables` (NULL: none) and appends the text to `out`. `limits` may be
+ * NULL. On an error (also one that the template raises) `out` is as it was before. */
 bool jinja_render(const Jinja *j, const json_t *variables, const JinjaLimits *limits, Buf *out, Err *err);
 
 #endif

@@ -1,5 +1,6 @@
-/* jinja_access.c - owns v.name, v[key] and v[a:b:c], with the lookup order of jinja2: a dot tries the attributes (methods)
- * of an object before its items, brackets the items before the attributes. What is not there is undefined, not an error. */
+/* jinja_access.c - owns v.name, v[key] and v[a:b:c], with the lookup order of jinja2: a dot tries the attributes
+ * (methods) of an object before its items, brackets the items before the attributes. What is not there is undefined,
+ * not an error. */
 #include "jinja_int.h"
 
 static Value missing(Value v, Text name)
@@ -9,7 +10,8 @@ static Value missing(Value v, Text name)
 
 static Value unsafe(Render *r, Value v, Text name)
 {
-    const char *hint = arena_printf(r->arena, "access to attribute '%.*s' of '%s' object is unsafe", TEXT_ARG(name), jj_type(v));
+    const char *hint = arena_printf(r->arena, "access to attribute '%.*s' of '%s' object is unsafe", TEXT_ARG(name),
+                                    jj_type(v));
     jj_spend(r, strlen(hint));
     return v_hint(hint);
 }
@@ -91,12 +93,13 @@ Value jj_item(Render *r, Value v, Value key)
 {
     int64_t index;
     Value item = v_absent();
+    bool sequence = v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
     if (v.kind == V_UNDEFINED)
         jj_fail_undefined(r, v);
     if (v.kind == V_DICT) {
         const Value *member = jj_hashable(key) ? jj_dict_get(r, v.dict, key) : NULL;
         item = member ? *member : item;
-    } else if ((v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE) && jj_integer(key, &index)) {
+    } else if (sequence && jj_integer(key, &index)) {
         item = element(r, v, index);
     }
     if (item.kind == V_ABSENT && key.kind == V_STR)
@@ -106,7 +109,7 @@ Value jj_item(Render *r, Value v, Value key)
     return key.kind == V_STR ? missing(v, key.text) : v_hint("there is no element with this index or key");
 }
 
-/* ---- slices --------------------------------------------------------------------------------------------------------------------- */
+/* ---- slices ------------------------------------------------------------------------------------------------------ */
 
 static int64_t slice_bound(Render *r, Value v, int64_t n, int64_t step, int64_t otherwise)
 {

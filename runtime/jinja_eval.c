@@ -1,7 +1,7 @@
 /* jinja_eval.c - owns expressions: evaluation of the tree, calls and the binding of their arguments. */
 #include "jinja_int.h"
 
-/* ---- arguments ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 const Value *jj_named_arg(const Args *args, const char *name)
 {
@@ -138,7 +138,7 @@ Value jj_call(Render *r, Value callee, const Args *args)
     jj_fail(r, "'%s' is not callable", jj_type(callee));
 }
 
-/* ---- operators --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- operators --------------------------------------------------------------------------------------------------- */
 
 static bool compare_one(Render *r, int op, Value a, Value b)
 {
@@ -193,7 +193,7 @@ static Value eval_cond(Render *r, const Node *n)
     return n->c ? jj_eval(r, n->c) : v_hint("the condition of an inline if is false, and it has no else");
 }
 
-/* ---- displays, members, calls --------------------------------------------------------------------------------------------------------------- */
+/* ---- displays, members, calls ------------------------------------------------------------------------------------ */
 
 static const List *eval_list(Render *r, const Node *n)
 {

@@ -9,7 +9,7 @@ typedef enum Flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } Flow;
 
 static Flow exec_all(Render *r, NodeList list);
 
-/* ---- variables ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- variables --------------------------------------------------------------------------------------------------- */
 
 Env *jj_scope(Render *r, Env *up)
 {
@@ -80,7 +80,7 @@ static void assign(Render *r, const Node *target, Value v)
         assign(r, target->list.at[i], parts->at[i]);
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
 /* Runs statements in `scope`. */
 static Flow exec_in(Render *r, Env *scope, NodeList list)
@@ -146,9 +146,10 @@ static Flow exec_if(Render *r, const Node *n)
     }
 }
 
-/* ---- loops ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 
-/* The filter `if` of a loop sees its elements one by one, just before their turn, or when loop.last and the like look ahead. */
+/* The filter `if` of a loop sees its elements one by one, just before their turn, or when loop.last and the like look
+ * ahead. */
 struct Loop {
     const Node *filter, *target;
     Env *env;          /* outside of the loop */
@@ -295,7 +296,7 @@ static Flow exec_for(Render *r, const Node *n)
     return !completed ? exec_in(r, jj_scope(r, outer), n->orelse) : FLOW_NEXT;
 }
 
-/* ---- macros ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- macros ------------------------------------------------------------------------------------------------------ */
 
 static Value make_macro(Render *r, const Node *n)
 {
@@ -407,7 +408,7 @@ static Flow exec_call_block(Render *r, const Node *n)
     return FLOW_NEXT;
 }
 
-/* ---- statements -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- statements -------------------------------------------------------------------------------------------------- */
 
 static Flow exec(Render *r, const Node *n)
 {
@@ -443,7 +444,7 @@ static Flow exec_all(Render *r, NodeList list)
     return flow;
 }
 
-/* ---- entry --------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- entry ------------------------------------------------------------------------------------------------------- */
 
 static bool run(Render *r, const json_t *variables, Out *out)
 {

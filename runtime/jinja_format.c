@@ -53,8 +53,9 @@ static void format_int(Render *r, Out *o, const Spec *s, int64_t i)
         digits[--n] = (s->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[u % base];
     while (u /= base);
     char prefix[3] = {'0', s->type, 0};
+    int64_t zeros = s->precision - (int64_t)(sizeof digits - n);
     Out body = {.r = r};
-    out_repeat(&body, '0', s->precision > (int64_t)(sizeof digits - n) ? (size_t)s->precision - (sizeof digits - n) : 0);
+    out_repeat(&body, '0', (size_t)MAX(zeros, 0));
     put_grouped(&body, digits + n, sizeof digits - n, s->grouping, base == 10 ? 3 : 4);
     put_number(o, s, i < 0, s->alternate && base != 10 ? prefix : "", out_done(&body));
 }
@@ -136,7 +137,7 @@ static bool is_digit(Text t)
     return t.n && t.s[0] >= '0' && t.s[0] <= '9';
 }
 
-/* ---- text % values --------------------------------------------------------------------------------------------------------------- */
+/* ---- text % values ----------------------------------------------------------------------------------------------- */
 
 typedef struct Percent {
     Render *r;
@@ -275,7 +276,7 @@ Text jj_format_percent(Render *r, Text format, Value values)
     return out_done(&o);
 }
 
-/* ---- text.format(...) -------------------------------------------------------------------------------------------------------------- */
+/* ---- text.format(...) -------------------------------------------------------------------------------------------- */
 
 typedef struct Braces {
     Render *r;

@@ -1,4 +1,5 @@
-/* jinja_functions.c - owns the functions every template can call: range, dict, namespace, raise_exception, strftime_now. */
+/* jinja_functions.c - owns the functions every template can call: range, dict, namespace, raise_exception,
+ * strftime_now. */
 #include <time.h>
 
 #include "jinja_int.h"

@@ -1,10 +1,11 @@
 /* jinja_int.h - what the files of the Jinja interpreter share: text, syntax tree, values, the state of a render.
  *
- * Memory: a template owns one arena (source, tokens, tree); a render owns another for all its values. Values are immutable
- * once built (the sandbox forbids mutation), except namespaces and iterators, so they are shared freely and a substring is a
- * view of its string. All text is valid UTF-8.
+ * Memory: a template owns one arena (source, tokens, tree); a render owns another for all its values. Values are
+ * immutable once built (the sandbox forbids mutation), except namespaces and iterators, so they are shared freely and a
+ * substring is a view of its string. All text is valid UTF-8.
  *
- * Errors: jj_fail leaves the render, and parse_fail the parse, by longjmp; nothing on the way owns more than arena memory.
+ * Errors: jj_fail leaves the render, and parse_fail the parse, by longjmp; nothing on the way owns more than arena
+ * memory.
  */
 #ifndef BLADE_JINJA_INT_H
 #define BLADE_JINJA_INT_H
@@ -35,7 +36,7 @@ static inline bool text_is(Text a, const char *s)
     return a.n == strlen(s) && !memcmp(a.s, s, a.n);
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 typedef enum Kind {
     V_ABSENT,    /* an optional argument that was not given; never seen by a template */
@@ -59,7 +60,7 @@ typedef enum Kind {
 } Kind;
 
 enum { VIEW_KEYS, VIEW_VALUES, VIEW_ITEMS };
-enum { UNDEF_NAME, UNDEF_HINT, UNDEF_ATTR }; /* tags of V_UNDEFINED; ATTR: an attribute that an object of kind `owner` lacks */
+enum { UNDEF_NAME, UNDEF_HINT, UNDEF_ATTR }; /* tags of V_UNDEFINED; ATTR: a name that objects of kind `owner` lack */
 
 typedef struct List List;
 typedef struct Dict Dict;
@@ -109,7 +110,7 @@ struct Iter {
     size_t pos; /* elements before it are consumed */
 };
 
-/* ---- syntax tree ------------------------------------------------------------------------------------------------------ */
+/* ---- syntax tree ------------------------------------------------------------------------------------------------- */
 
 /* Members used by each kind. `list` are children in order; `body`, `orelse` are statements. */
 typedef enum NodeKind {
@@ -122,7 +123,7 @@ typedef enum NodeKind {
     N_SET_BLOCK,   /* a: target, b: filters applied to the body (over N_CAPTURED) or NULL; body */
     N_FILTER_BLOCK,/* b: filters over N_CAPTURED; body */
     N_WITH,        /* list: target, value, target, value...; body */
-    N_MACRO,       /* name; list: parameters (N_NAME); b: first default (chained by c) for the last parameters; body; flags */
+    N_MACRO,       /* name; list: parameters (N_NAME); b: defaults of the last ones, chained by c; body; flags */
     N_CALL_BLOCK,  /* a: the N_CALL, b: N_MACRO that becomes `caller` */
     N_SCOPE,       /* body, in a scope of its own ({% generation %}) */
     N_BREAK,
@@ -179,7 +180,7 @@ struct Jinja {
     Text loop, varargs, kwargs, caller; /* interned names of the variables that the language itself defines */
 };
 
-/* ---- tokens ----------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 /* Operators of one character are their character; the others follow. */
 typedef enum TokenType {
@@ -208,13 +209,40 @@ struct Parse {
     Node *macro;     /* macro being parsed */
 };
 
+/* jinja_expr.c: tokens */
 void parse_fail(Parse *p, int line, const char *format, ...) PRINTF(3, 4) __attribute__((noreturn));
+void parse_fail_expected(Parse *p, const char *what) __attribute__((noreturn));
+const Token *parse_now(const Parse *p);
+const Token *parse_take(Parse *p); /* the current token, and goes on */
+bool parse_is(const Parse *p, int type);
+bool parse_is_word(const Parse *p, const char *word);
+bool parse_skip(Parse *p, int type); /* takes the token if it is of this type */
+bool parse_skip_word(Parse *p, const char *word);
+const Token *parse_expect(Parse *p, int type, const char *what);
+void parse_enter(Parse *p); /* one level deeper; fails when that is too deep */
+void parse_leave(Parse *p);
+
+/* jinja_expr.c: nodes. Children are collected on a stack: from = mark, push..., collect(from). */
+size_t parse_mark(const Parse *p);
+void parse_push(Parse *p, Node *n);
+NodeList parse_collect(Parse *p, size_t from);
+Node *parse_node(Parse *p, NodeKind kind, int line);
+Node *parse_node2(Parse *p, NodeKind kind, int line, Node *a, Node *b);
+Node *parse_named(Parse *p, NodeKind kind, int line, Text name);
+Text parse_intern(Parse *p, Text t);
+
+/* jinja_expr.c: rules. `end_word` ends a tuple, may be NULL; `operand` is what the first filter applies to. */
+typedef enum TupleOf { TUPLE_FULL, TUPLE_NO_COND, TUPLE_TARGET, TUPLE_TARGET_NAMESPACE } TupleOf;
+Node *parse_tuple(Parse *p, TupleOf of, const char *end_word, bool parentheses);
+Node *parse_expression(Parse *p);
+Node *parse_filter(Parse *p, Node *operand);  /* one, after the '|' */
+Node *parse_filters(Parse *p, Node *operand); /* any number, each with its '|' */
 
 /* jinja_lex.c */
 void jj_lex(Parse *p, Text source);
 Text jj_normalize_newlines(Arena *a, Text t);
 
-/* ---- render ------------------------------------------------------------------------------------------------------------- */
+/* ---- render ------------------------------------------------------------------------------------------------------ */
 
 /* Text that grows in the arena of a render. */
 typedef struct Render Render;
@@ -267,7 +295,8 @@ typedef struct Args {
     size_t n_named;
 } Args;
 
-/* A function, filter, test or method. `params`: names with commas, an optional one ends in '?'; NULL: args as they came. */
+/* A function, filter, test or method. `params`: names with commas, an optional one ends in '?'; NULL: args as they
+ * came. */
 struct Builtin {
     const char *name;
     Value (*call)(Render *r, Value self, const Args *args);
@@ -315,7 +344,10 @@ static inline Value v_str(Text t) { return (Value){.kind = V_STR, .text = t}; }
 static inline Value v_list(const List *l) { return (Value){.kind = V_LIST, .list = l}; }
 static inline Value v_tuple(const List *l) { return (Value){.kind = V_TUPLE, .list = l}; }
 static inline Value v_dict(Dict *d) { return (Value){.kind = V_DICT, .dict = d}; }
-static inline Value v_hint(const char *s) { return (Value){.kind = V_UNDEFINED, .tag = UNDEF_HINT, .text = {s, strlen(s)}}; }
+static inline Value v_hint(const char *s) /* an undefined value with a message */
+{
+    return (Value){.kind = V_UNDEFINED, .tag = UNDEF_HINT, .text = {s, strlen(s)}};
+}
 List *jj_list(Render *r, size_t n);
 Value jj_iter(Render *r, const List *l);
 Value jj_pair(Render *r, Value a, Value b);
@@ -342,7 +374,7 @@ bool jj_number(Value v, double *f);        /* bool, int, float as a double */
 bool jj_integer(Value v, int64_t *i);      /* bool, int */
 static inline bool jj_is_str(Value v) { return v.kind == V_STR; }
 
-/* A stable sort of `items` by `keys` (as many; NULL: the items themselves). */
+/* jinja_collect.c: a stable sort of `items` by `keys` (as many; NULL: the items themselves) */
 const List *jj_sorted(Render *r, const List *items, const List *keys, bool reverse);
 
 /* jinja_access.c: attributes, items, slices */
@@ -393,13 +425,14 @@ Text jj_join(Render *r, Text sep, const List *items, bool strict); /* strict: on
 Text jj_format_percent(Render *r, Text format, Value args);
 Text jj_format_braces(Render *r, Text format, const Args *args);
 
-/* jinja_methods.c, jinja_filters.c, jinja_tests.c, jinja_functions.c: tables; NULL when there is no such name */
+/* jinja_methods.c, jinja_filters.c, jinja_collect.c, jinja_tests.c, jinja_functions.c: tables; NULL: no such name */
 const Builtin *jj_find_builtin(const Builtin *table, size_t n, Text name);
 const Builtin *jj_str_method(Text name);
 const Builtin *jj_list_method(Text name);
 const Builtin *jj_dict_method(Text name);
 bool jj_mutates(Value v, Text name); /* methods that the sandbox refuses: list.append, dict.update, ... */
 const Builtin *jj_filter(Text name);
+const Builtin *jj_collection_filter(Text name);
 const Builtin *jj_test(Text name);
 const Builtin *jj_function(Text name);
 

@@ -1,8 +1,8 @@
 /* jinja_lex.c - owns the first step of jinja_parse: template source -> tokens.
  *
- * White space control follows jinja2 with trim_blocks and lstrip_blocks: a `-` inside a tag strips all white space on that
- * side; otherwise a block or comment alone on its line loses the blanks before it and the newline after it, unless `+` says
- * so. {{ }} keeps everything. Of the whole source one final newline is dropped. */
+ * White space control follows jinja2 with trim_blocks and lstrip_blocks: a `-` inside a tag strips all white space on
+ * that side; otherwise a block or comment loses the blanks before it on its line and the newline right after it, unless
+ * `+` keeps them. {{ }} keeps everything. Of the whole source one final newline is dropped. */
 #include "jinja_int.h"
 
 #define MAX_BRACKETS 200
@@ -71,7 +71,7 @@ static Token *emit(Lexer *l, int type, Text text)
     return &l->p->tokens.at[l->p->tokens.len - 1];
 }
 
-/* ---- text between tags ------------------------------------------------------------------------------------------------- */
+/* ---- text between tags ------------------------------------------------------------------------------------------- */
 
 static bool all_space(const Lexer *l, size_t from, size_t to)
 {
@@ -141,7 +141,8 @@ static void lex_comment(Lexer *l)
     parse_fail(l->p, line, "missing end of comment '#}'");
 }
 
-/* At "{%" with an optional sign: consumes the opening of a block whose only word is `word`. Its end is left to the caller. */
+/* At "{%" with an optional sign: consumes the opening of a block whose only word is `word`. Its end is left to the
+ * caller. */
 static bool open_word(Lexer *l, size_t at, const char *word, char *sign)
 {
     Lexer probe = *l;
@@ -187,7 +188,7 @@ static void lex_raw(Lexer *l)
     parse_fail(l->p, line, "missing end of raw block '{%% endraw %%}'");
 }
 
-/* ---- inside tags --------------------------------------------------------------------------------------------------------- */
+/* ---- inside tags ------------------------------------------------------------------------------------------------- */
 
 static bool is_digit(char c, int base)
 {

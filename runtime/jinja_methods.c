@@ -30,7 +30,7 @@ static Value unsupported(Render *r, Value self, const Args *args)
     jj_fail(r, "this method of %s is not supported in chat templates", jj_type(self));
 }
 
-/* ---- str: search ------------------------------------------------------------------------------------------------------------------ */
+/* ---- str: search ------------------------------------------------------------------------------------------------- */
 
 /* self[start:end] from the arguments at `at` and `at + 1`; false when start lies beyond the end of the text. */
 static bool window(Render *r, Text t, const Args *args, size_t at, Text *part)
@@ -131,7 +131,7 @@ static Value str_endswith(Render *r, Value self, const Args *args)
     return affix_test(r, self, args, true);
 }
 
-/* ---- str: cutting ------------------------------------------------------------------------------------------------------------------ */
+/* ---- str: cutting ------------------------------------------------------------------------------------------------ */
 
 static Value strip(Render *r, Value self, const Args *args, bool left, bool right)
 {
@@ -229,7 +229,7 @@ static Value str_removesuffix(Render *r, Value self, const Args *args)
     return v_str(has_affix(t, affix, true) ? (Text){t.s, t.n - affix.n} : t);
 }
 
-/* ---- str: building ----------------------------------------------------------------------------------------------------------------- */
+/* ---- str: building ----------------------------------------------------------------------------------------------- */
 
 static Value str_replace(Render *r, Value self, const Args *args)
 {
@@ -339,7 +339,7 @@ const Builtin *jj_str_method(Text name)
     return jj_find_builtin(str_methods, COUNT(str_methods), name);
 }
 
-/* ---- list, tuple ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- list, tuple ------------------------------------------------------------------------------------------------- */
 
 static Value list_count(Render *r, Value self, const Args *args)
 {
@@ -374,7 +374,7 @@ const Builtin *jj_list_method(Text name)
     return jj_find_builtin(list_methods, COUNT(list_methods), name);
 }
 
-/* ---- dict ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- dict -------------------------------------------------------------------------------------------------------- */
 
 static Value dict_get(Render *r, Value self, const Args *args)
 {

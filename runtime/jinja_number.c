@@ -1,10 +1,11 @@
-/* jinja_number.c - owns arithmetic with Python's rules and numbers from text. Integers have 64 bits; overflow is an error. */
+/* jinja_number.c - owns arithmetic with Python's rules and numbers from text. Integers have 64 bits; overflow is an
+ * error. */
 #include <math.h>
 #include <stdio.h>
 
 #include "jinja_int.h"
 
-/* ---- from text ------------------------------------------------------------------------------------------------------------------- */
+/* ---- from text --------------------------------------------------------------------------------------------------- */
 
 static int digit_value(char c)
 {
@@ -118,7 +119,7 @@ bool jj_parse_float(Text t, double *f)
     return t.n == 0;
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
 
 static const char *op_name(int op)
 {
@@ -239,7 +240,7 @@ static Value float_binary(Render *r, int op, double a, double b)
     return v_float(float_power(r, a, b));
 }
 
-/* ---- sequences --------------------------------------------------------------------------------------------------------------------- */
+/* ---- sequences --------------------------------------------------------------------------------------------------- */
 
 /* Markup + text escapes the text. */
 static Value concat_text(Render *r, Value a, Value b)
@@ -325,7 +326,7 @@ Value jj_negate(Render *r, Value v, bool minus)
     return v_float(minus ? -v.f : v.f);
 }
 
-/* ---- rounding ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- rounding ---------------------------------------------------------------------------------------------------- */
 
 /* To a multiple of 10 ** -digits, halves to even. */
 static Value round_int(Render *r, int64_t i, int64_t digits)

@@ -4,7 +4,7 @@
 
 #include "jinja_int.h"
 
-/* ---- floats ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- floats ------------------------------------------------------------------------------------------------------ */
 
 /* The shortest decimal that reads back as `f`: its digits, and the exponent of the first one. */
 static int shortest(double f, char digits[20])
@@ -47,7 +47,7 @@ Text jj_float_repr(double f, char buf[40])
     return (Text){buf, strlen(buf)};
 }
 
-/* ---- repr --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- repr -------------------------------------------------------------------------------------------------------- */
 
 static void put_escaped_cp(Out *o, uint32_t cp)
 {
@@ -187,7 +187,7 @@ Text jj_str(Render *r, Value v)
     return out_done(&o);
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 static void json_cp(Out *o, uint32_t cp, bool ascii)
 {
@@ -253,7 +253,7 @@ static void json_key(Out *o, Value key, const JsonStyle *style)
 
 static const Dict *sorted_dict(Render *r, const Dict *d)
 {
-    const List *order = jj_sorted(r, jj_items(r, (Value){.kind = V_VIEW, .tag = VIEW_KEYS, .dict = (Dict *)d}), NULL, false);
+    const List *order = jj_sorted(r, jj_items(r, v_dict((Dict *)d)), NULL, false);
     Dict *sorted = jj_dict(r);
     for (size_t i = 0; i < order->n; i++)
         jj_dict_set(r, sorted, order->at[i], *jj_dict_get(r, d, order->at[i]));

@@ -58,10 +58,10 @@ KIND_TEST(even, remainder_is(r, self, v_int(2), 0))
 KIND_TEST(divisibleby, remainder_is(r, self, args->at[0], 0))
 
 static const Builtin tests[] = {
-    {"!=", is_ne, "other"}, {"<", is_lt, "other"}, {"<=", is_le, "other"}, {"==", is_eq, "other"}, {">", is_gt, "other"},
-    {">=", is_ge, "other"}, {"boolean", is_boolean, ""}, {"callable", is_callable, ""}, {"defined", is_defined, ""},
-    {"divisibleby", is_divisibleby, "num"}, {"eq", is_eq, "other"}, {"equalto", is_eq, "other"},
-    {"escaped", is_escaped, ""}, {"even", is_even, ""}, {"false", is_false, ""}, {"filter", is_filter, ""},
+    {"!=", is_ne, "other"}, {"<", is_lt, "other"}, {"<=", is_le, "other"}, {"==", is_eq, "other"},
+    {">", is_gt, "other"}, {">=", is_ge, "other"}, {"boolean", is_boolean, ""}, {"callable", is_callable, ""},
+    {"defined", is_defined, ""}, {"divisibleby", is_divisibleby, "num"}, {"eq", is_eq, "other"},
+    {"equalto", is_eq, "other"}, {"escaped", is_escaped, ""}, {"even", is_even, ""}, {"false", is_false, ""}, {"filter", is_filter, ""},
     {"float", is_float, ""}, {"ge", is_ge, "other"}, {"greaterthan", is_gt, "other"}, {"gt", is_gt, "other"},
     {"in", is_in, "seq"}, {"integer", is_integer, ""}, {"iterable", is_iterable, ""}, {"le", is_le, "other"},
     {"lessthan", is_lt, "other"}, {"lower", is_lower, ""}, {"lt", is_lt, "other"}, {"mapping", is_mapping, ""},

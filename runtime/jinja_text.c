@@ -3,7 +3,7 @@
 
 #include "jinja_int.h"
 
-/* ---- code points ------------------------------------------------------------------------------------------------------------- */
+/* ---- code points ------------------------------------------------------------------------------------------------- */
 
 size_t jj_cp_count(Text t)
 {
@@ -93,7 +93,8 @@ bool jj_is_word(uint32_t cp)
 bool jj_is_space(uint32_t cp)
 {
     return (cp >= 9 && cp <= 13) || (cp >= 0x1C && cp <= 0x20) || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x3000;
+           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F ||
+           cp == 0x3000;
 }
 
 bool jj_is_printable(uint32_t cp)
@@ -199,7 +200,7 @@ bool jj_is_class(Text t, const char *class)
     return t.n > 0 || classes[k].of_empty;
 }
 
-/* ---- case ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- case -------------------------------------------------------------------------------------------------------- */
 
 /* Full case folding; returns the number of code points, 1 to 4. */
 static size_t fold(uint32_t cp, utf8proc_int32_t out[4])
@@ -312,7 +313,7 @@ Text jj_case(Render *r, Text t, Case to)
     return out_done(&o);
 }
 
-/* ---- searching and cutting -------------------------------------------------------------------------------------------------------- */
+/* ---- searching and cutting --------------------------------------------------------------------------------------- */
 
 static bool in_set(uint32_t cp, const Text *set)
 {
@@ -413,7 +414,7 @@ Text jj_escape_html(Render *r, Text t)
     return out_done(&o);
 }
 
-/* ---- splitting and joining ---------------------------------------------------------------------------------------------------------- */
+/* ---- splitting and joining --------------------------------------------------------------------------------------- */
 
 /* A list that grows. */
 typedef struct Pieces {

@@ -1,10 +1,11 @@
-/* jinja_value.c - owns the values of a render: memory and limits, construction, dicts, truth, equality, order, iteration. */
+/* jinja_value.c - owns the values of a render: memory and limits, construction, dicts, truth, equality, order,
+ * iteration. */
 #include <math.h>
 #include <stdio.h>
 
 #include "jinja_int.h"
 
-/* ---- errors, limits, memory ---------------------------------------------------------------------------------------------- */
+/* ---- errors, limits, memory -------------------------------------------------------------------------------------- */
 
 void jj_fail(Render *r, const char *format, ...)
 {
@@ -86,7 +87,7 @@ Text out_done(const Out *o)
     return (Text){o->n ? o->s : "", o->n};
 }
 
-/* ---- construction ---------------------------------------------------------------------------------------------------------- */
+/* ---- construction ------------------------------------------------------------------------------------------------ */
 
 List *jj_list(Render *r, size_t n)
 {
@@ -149,7 +150,7 @@ Value jj_from_json(Render *r, const json_t *json)
     return v;
 }
 
-/* ---- dicts ------------------------------------------------------------------------------------------------------------------ */
+/* ---- dicts ------------------------------------------------------------------------------------------------------- */
 
 bool jj_hashable(Value v)
 {
@@ -253,7 +254,7 @@ void jj_dict_set(Render *r, Dict *d, Value key, Value value)
         *find_slot(r, d, key) = (uint32_t)d->n;
 }
 
-/* ---- what all values can do -------------------------------------------------------------------------------------------------- */
+/* ---- what all values can do -------------------------------------------------------------------------------------- */
 
 const char *jj_type(Value v)
 {
@@ -488,7 +489,7 @@ bool jj_contains(Render *r, Value item, Value container)
     return false;
 }
 
-/* ---- iteration ------------------------------------------------------------------------------------------------------------------ */
+/* ---- iteration --------------------------------------------------------------------------------------------------- */
 
 bool jj_iterable(Value v)
 {
@@ -570,7 +571,7 @@ int64_t jj_length(Render *r, Value v)
     jj_fail(r, "'%s' has no length", jj_type(v));
 }
 
-/* ---- arguments of builtins ------------------------------------------------------------------------------------------------------- */
+/* ---- arguments of builtins --------------------------------------------------------------------------------------- */
 
 bool arg_given(const Args *a, size_t i)
 {

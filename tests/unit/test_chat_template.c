@@ -1,5 +1,5 @@
-/* Tests of runtime/chat_template.c: prompts recorded from transformers (tests/golden/chat), where templates are found, and
- * requests that are refused. */
+/* Tests of runtime/chat_template.c: prompts recorded from transformers (tests/golden/chat), where templates are found,
+ * and requests that are refused. */
 #include "test.h"
 
 #include <stdio.h>
@@ -66,7 +66,7 @@ static void prompts_match_transformers(void **state)
     assert_int_equal(bad, 0);
 }
 
-/* ---- where templates are found ---------------------------------------------------------------------------------------- */
+/* ---- where templates are found ----------------------------------------------------------------------------------- */
 
 /* A folder with the files given as name, text, name, text..., NULL. */
 static void make_model(char dir[32], const char *const *files)
@@ -154,9 +154,11 @@ static void templates_are_found_in_order(void **state)
 static void special_tokens_are_variables(void **state)
 {
     (void)state;
-    const char *template = "{{ bos_token }}|{{ eos_token }}|{{ image_token }}|{{ pad_token is defined }}|{{ add_bos_token }}";
+    const char *template = "{{ bos_token }}|{{ eos_token }}|{{ image_token }}|{{ pad_token is defined }}|"
+                           "{{ add_bos_token }}";
     EXPECT("<s>|</s>|<i>|False|", HI, "chat_template.jinja", template, "tokenizer_config.json",
-           "{\"bos_token\": \"<s>\", \"pad_token\": null, \"add_bos_token\": true, \"image_token\": {\"content\": \"<i>\"}}",
+           "{\"bos_token\": \"<s>\", \"pad_token\": null, \"add_bos_token\": true, "
+           "\"image_token\": {\"content\": \"<i>\"}}",
            "special_tokens_map.json", "{\"bos_token\": \"other\", \"eos_token\": {\"content\": \"</s>\"}}");
     EXPECT("||||", HI, "chat_template.jinja", "{{ bos_token }}||{{ eos_token }}||");
 }
@@ -167,7 +169,8 @@ static void bad_models_are_refused(void **state)
     EXPECT_ERROR("no chat template", HI, "config.json", "{}");
     EXPECT_ERROR("no chat template", HI, "tokenizer_config.json", "{}");
     EXPECT_ERROR("chat_template.jinja: line 2", HI, "chat_template.jinja", "a\n{% if %}");
-    EXPECT_ERROR("tokenizer_config.json: chat_template: line 1", HI, "tokenizer_config.json", "{\"chat_template\": \"{{ \"}");
+    EXPECT_ERROR("tokenizer_config.json: chat_template: line 1", HI, "tokenizer_config.json",
+                 "{\"chat_template\": \"{{ \"}");
     EXPECT_ERROR("tokenizer_config.json", HI, "tokenizer_config.json", "{\"chat_template\": ");
     EXPECT_ERROR("must be a string", HI, "tokenizer_config.json", "{\"chat_template\": 5}");
     EXPECT_ERROR("\"default\"", HI, "tokenizer_config.json",
@@ -195,7 +198,8 @@ static void bad_requests_are_refused(void **state)
     REFUSED("add_generation_prompt", "{\"messages\": [{\"role\": \"user\"}], \"add_generation_prompt\": \"yes\"}");
     REFUSED("continue_final_message", "{\"messages\": [{\"role\": \"user\"}], \"continue_final_message\": 1}");
     REFUSED("chat_template_kwargs", "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": []}");
-    REFUSED("\"messages\" cannot", "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"messages\": []}}");
+    REFUSED("\"messages\" cannot",
+            "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"messages\": []}}");
     REFUSED("does not use \"story\"",
             "{\"messages\": [{\"role\": \"user\", \"story\": \"x\"}], \"continue_final_message\": \"story\"}");
     EXPECT_ERROR("does not write the last message",
