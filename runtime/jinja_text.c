@@ -349,7 +349,8 @@ size_t jj_find(Text t, Text part, size_t from)
 {
     if (from > t.n || part.n > t.n - from)
         return SIZE_MAX;
-    const char *at = memmem(t.s + from, t.n - from, part.s, part.n);
+    const char *at = part.n == 1 ? memchr(t.s + from, part.s[0], t.n - from)
+                                 : memmem(t.s + from, t.n - from, part.s, part.n);
     return at ? (size_t)(at - t.s) : SIZE_MAX;
 }
 

@@ -7,9 +7,9 @@
 static const char variables_text[] =
     "{\"s\": \"Hello World\", \"u\": \"Gr\\u00fc\\u00dfe \\u4e16 \\ud83c\\udf89 \\u03a3\", \"n\": 7, \"z\": 0,"
     " \"f\": -2.5, \"t\": true, \"nil\": null, \"big\": 9223372036854775807, \"l\": [3, 1, 2],"
-    " \"ls\": [\"b\", \"A\", \"c\"], \"d\": {\"a\": 1, \"b\": \"two\", \"c\": [1, [2]]}, \"bos_token\": \"<s>\", \"eos_token\": \"</s>\","
-    " \"messages\": [{\"role\": \"system\", \"content\": \" be kind \"}, {\"role\": \"user\", \"content\": \"hi\\n\"},"
-    "  {\"role\": \"assistant\", \"content\": null,"
+    " \"ls\": [\"b\", \"A\", \"c\"], \"d\": {\"a\": 1, \"b\": \"two\", \"c\": [1, [2]]},"
+    " \"bos_token\": \"<s>\", \"eos_token\": \"</s>\","
+    " \"messages\": [{\"role\": \"system\", \"content\": \" be kind \"}, {\"role\": \"user\", \"content\": \"hi\\n\"},  {\"role\": \"assistant\", \"content\": null,"
     "   \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1}}}]}],"
     " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}}],"
     " \"add_generation_prompt\": true}";
