@@ -395,6 +395,12 @@ const Tensor *ckpt_find(const Checkpoint *c, const char *name)
     return c->tensors.len ? bsearch(&key, c->tensors.at, c->tensors.len, sizeof key, by_name) : NULL;
 }
 
+bool ckpt_is_group_index(const Tensor *t)
+{
+    size_t n = strlen(t->name);
+    return t->type == DT_S32 && n >= 5 && !strcmp(t->name + n - 5, "g_idx");
+}
+
 uint64_t ckpt_fingerprint(const Checkpoint *c)
 {
     char *config = json_dumps(c->config, JSON_COMPACT | JSON_SORT_KEYS);
@@ -408,6 +414,8 @@ uint64_t ckpt_fingerprint(const Checkpoint *c)
         h = hash_str(h, dtype_name(t->type));
         h = hash_bytes(h, &t->rank, sizeof t->rank);
         h = hash_bytes(h, t->shape, sizeof *t->shape * (size_t)t->rank);
+        if (ckpt_is_group_index(t))
+            h = hash_bytes(h, t->data, t->bytes);
     }
     return h;
 }

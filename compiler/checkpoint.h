@@ -43,8 +43,11 @@ size_t ckpt_count(const Checkpoint *c);
 const Tensor *ckpt_at(const Checkpoint *c, size_t i);
 const Tensor *ckpt_find(const Checkpoint *c, const char *name);
 
+/* Group indices of a quantized layer (s32, "...g_idx"): plans depend on which layers share them. */
+bool ckpt_is_group_index(const Tensor *t);
+
 /* Identifies what a pack is built for: a hash over the configuration (however it is formatted) and the names, types and
- * shapes of all tensors, but not their data. */
+ * shapes of all tensors, but not their data, that of group indices excepted. */
 uint64_t ckpt_fingerprint(const Checkpoint *c);
 
 /* Asks the system to begin reading all weights into memory; returns at once, a hint only. */

@@ -87,17 +87,27 @@ static json_t *lay_out(const Work *w, Buf *code)
     return list;
 }
 
-/* What the model's Lua description may know: configuration, weight format asked for, and every tensor's type and shape. */
+/* {dtype, shape}, and for group indices a hash of the data. */
+static json_t *describe_tensor(const Tensor *t)
+{
+    json_t *shape = json_array(), *tensor;
+    for (int d = 0; d < t->rank; d++)
+        json_array_append_new(shape, json_integer(t->shape[d]));
+    tensor = json_pack("{s:s, s:o}", "dtype", dtype_name(t->type), "shape", shape);
+    if (ckpt_is_group_index(t)) {
+        char hash[24];
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)hash_bytes(HASH_SEED, t->data, t->bytes));
+        json_object_set_new(tensor, "hash", json_string(hash));
+    }
+    return tensor;
+}
+
+/* What the model's Lua description may know: configuration, weight format asked for, and every tensor. */
 static json_t *describe(const Checkpoint *c, const BladegenRequest *r)
 {
     json_t *tensors = json_object();
-    for (size_t i = 0; i < ckpt_count(c); i++) {
-        const Tensor *t = ckpt_at(c, i);
-        json_t *shape = json_array();
-        for (int d = 0; d < t->rank; d++)
-            json_array_append_new(shape, json_integer(t->shape[d]));
-        json_object_set_new(tensors, t->name, json_pack("{s:s, s:o}", "dtype", dtype_name(t->type), "shape", shape));
-    }
+    for (size_t i = 0; i < ckpt_count(c); i++)
+        json_object_set_new(tensors, ckpt_at(c, i)->name, describe_tensor(ckpt_at(c, i)));
     return json_pack("{s:O, s:o, s:s, s:b}", "config", ckpt_config(c), "tensors", tensors, "weights", r->weights, "random",
                      ckpt_count(c) == 0);
 }

@@ -127,12 +127,13 @@ end
 -- the result is added to. Returns the buffer of the result and the first column of each part.
 function Graph:emit_matmul(nodes, pair, into)
   local plan, x = self.plan, nodes[1].inputs[1]
-  local function weights_of(list)
+  local function sources_of(list)
     local sources = {}
     for i, node in ipairs(list) do sources[i] = { name = node.name, n = node.n, k = x.n, bias = node.bias or false } end
-    return linear_weights(plan, self.facts, sources, { natural = pair ~= nil })
+    return sources
   end
-  local sides = { weights_of(nodes), pair and weights_of { pair } }
+  local left, right = sources_of(nodes), pair and sources_of { pair }
+  local sides = { linear_weights(plan, self.facts, left, right), pair and linear_weights(plan, self.facts, right, left) }
   local first, offsets, n = sides[1], {}, 0
   for i, node in ipairs(nodes) do
     offsets[i] = round_up(n, 16)
@@ -142,9 +143,6 @@ function Graph:emit_matmul(nodes, pair, into)
   for key, value in pairs(first.p) do p[key] = value end
   local weights = {}
   for _, side in ipairs(sides) do
-    if canonical(side.p) ~= canonical(first.p) then
-      error(("%s and %s are stored in different formats (%s, %s)"):format(nodes[1].name, pair.name, canonical(first.p), canonical(side.p)), 0)
-    end
     for _, name in ipairs { "w", "scale", "zero", "bias" } do weights[#weights + 1] = side.args[name] end
     plan.weight_bytes = plan.weight_bytes + side.bytes
     local per = nodes[1].rows == "outputs" and "output_flops" or "flops"

@@ -242,8 +242,14 @@ local function quantized_format(choice, s, l)
   refuse("--weights %s: %s is already quantized to %d bits; use auto, f32, f16 or bf16", choice, l.name, packed_bits(s.w))
 end
 
--- One format for all parts. Parts of different formats, and permuted ones, are unpacked to the widest float type involved.
-local function common_format(facts, parts, natural)
+-- What tells orders of inputs apart: equal hashes of the group indices are equal orders. nil: any order will do.
+local function order_of(facts, s)
+  return s.perm and (facts.tensors[s.perm.tensor].hash or s.perm.tensor)
+end
+
+-- One format for all parts. Parts of different formats, and of different orders of their inputs, are unpacked to the widest
+-- float type involved.
+local function common_format(facts, parts)
   local choice, first, same = facts.weights or "auto", nil, true
   if not one_of(choice, weight_choices) then
     refuse("--weights %s: unknown format; known: %s", tostring(choice), table.concat(weight_choices, ", "))
@@ -253,7 +259,7 @@ local function common_format(facts, parts, natural)
     first = first or f
     same = same and f.w == first.w and f.group == first.group and f.zeros == first.zeros
     if f.scale ~= first.scale then first.scale = "f32" end
-    if weight_formats[f.w].acc and part.stored.perm and (natural or #parts > 1) then same = false end
+    if weight_formats[f.w].acc and order_of(facts, part.stored) ~= order_of(facts, parts[1].stored) then same = false end
   end
   if same then return first end
   local types = { [main_type(facts)] = true }
@@ -278,10 +284,15 @@ local function temporary(plan, what, bytes)
   return { buffer = plan.temporaries[key], offset = 0 }
 end
 
--- Order of the inputs by group, for layers whose groups are scattered: argsort of the group indices.
-local function emit_order(plan, s, to)
-  plan:builtin("argsort", s.perm, to)
-  return to
+-- Order of a part's inputs by group, kept for the activations: argsort of the group indices. Equal orders share a buffer.
+local function kept_order(plan, facts, part)
+  plan.orders = plan.orders or {}
+  local key = order_of(facts, part.stored)
+  if not plan.orders[key] then
+    plan.orders[key] = plan:buffer { name = part.name .. " order", kind = "weight", bytes = 4 * part.k }
+    plan:builtin("argsort", part.stored.perm, { buffer = plan.orders[key], offset = 0 })
+  end
+  return plan.orders[key]
 end
 
 -- Packs one part as it is stored; perm: load argument of the order of its inputs, or nil.
@@ -305,7 +316,8 @@ local function emit_unpack(plan, part, w, to)
   local groups = weight_groups { k = part.k, group = s.group } * round_up(part.n, 16)
   local from = { w = temporary(plan, "panel", panel_bytes(s.w, part.k, part.n)), scale = temporary(plan, "scales", groups * bytes_of(s.from)),
                  zero = s.zeros and temporary(plan, "zeros", groups) }
-  local order = s.perm and emit_order(plan, s, temporary(plan, "order", 4 * part.k))
+  local order = s.perm and temporary(plan, "order", 4 * part.k)
+  if order then plan:builtin("argsort", s.perm, order) end
   emit_pack(plan, part, f, order, nil, from)
   local args = { from.w, from.scale }
   args[#args + 1] = from.zero
@@ -371,27 +383,23 @@ local function parts_of(facts, sources)
 end
 
 -- Weights of linear layers `sources` = { {name =, n = outputs, k = inputs, bias = bool}, ... } side by side, each from a multiple
--- of 16 columns on. options.natural: the inputs must stay in their order, so layers with scattered groups are unpacked (they are
--- always when merged).
+-- of 16 columns on; `beside`: other layers whose weights must come out in the same format and order of inputs, or nil.
 -- Returns {p = parameters {w, group, zeros, scale, bias} of the matmul, args = {w, scale, zero, bias} buffers, perm = buffer of
 -- the permutation that is due on the activations or nil, bytes = what a step reads}.
-function linear_weights(plan, facts, sources, options)
+function linear_weights(plan, facts, sources, beside)
   local parts, n = parts_of(facts, sources)
-  local k, bias = sources[1].k, false
+  local all, bias, perm = { table.unpack(parts) }, false, nil
+  for _, part in ipairs(beside and parts_of(facts, beside) or {}) do all[#all + 1] = part end
   for _, part in ipairs(parts) do bias = bias or part.bias end
-  local f = common_format(facts, parts, options and options.natural)
-  local ids, bytes = weight_buffers(plan, sources[1].name, f, k, n, bias)
-  local perm
+  local f = common_format(facts, all)
+  local ids, bytes = weight_buffers(plan, sources[1].name, f, sources[1].k, n, bias)
   for _, part in ipairs(facts.random and {} or parts) do
-    local to, order = slices(f, ids, part), nil
+    local to = slices(f, ids, part)
     if not part.stored.dense and not f.group then
       emit_unpack(plan, part, f.w, to)
     else
-      if part.stored.perm then
-        perm = plan:buffer { name = part.name .. " order", kind = "weight", bytes = 4 * k }
-        order = emit_order(plan, part.stored, { buffer = perm, offset = 0 })
-      end
-      emit_pack(plan, part, f, order, #parts > 1 and n or nil, to)
+      perm = part.stored.perm and kept_order(plan, facts, part)
+      emit_pack(plan, part, f, perm and { buffer = perm, offset = 0 }, #parts > 1 and n or nil, to)
     end
     if part.bias then emit_vector(plan, facts, part.name .. ".bias", part.n, { buffer = ids.bias, offset = 4 * part.column }) end
   end

@@ -226,6 +226,14 @@ static void the_fingerprint_tells_models_apart(void **state)
     for (size_t i = 0; i < COUNT(others); i++)
         if (h == fingerprint(others[i].config, others[i].header, others[i].data))
             fail_msg("case %zu has the same fingerprint", i);
+    /* the data counts of group indices only */
+#define SWAPPED(name, at, other) "{\"" name "\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":" at "}," \
+                                 "\"z\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":" other "}}"
+    uint64_t order = fingerprint(config, SWAPPED("x.g_idx", "[0,4]", "[4,8]"), 8);
+    assert_true(order != fingerprint(config, SWAPPED("x.g_idx", "[4,8]", "[0,4]"), 8));
+    uint64_t plain = fingerprint(config, SWAPPED("x.scales", "[0,4]", "[4,8]"), 8);
+    assert_true(plain == fingerprint(config, SWAPPED("x.scales", "[4,8]", "[0,4]"), 8));
+#undef SWAPPED
 }
 
 /* ---- folders with something wrong ------------------------------------------------------------------------------- */

@@ -239,6 +239,37 @@ static void test_mistakes(void **state)
     gen_close(g);
 }
 
+/* Layers of one input with equal group indices stay in 4 bits and share one order. */
+static void test_shared_order(void **state)
+{
+    (void)state;
+    static const char *const layers[] = {"self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up"};
+    json_t *facts = facts_of("llama-gptq4-act", "auto"), *tensors = json_object_get(facts, "tensors");
+    for (size_t i = 0; i < COUNT(layers); i++) {
+        char name[128];
+        snprintf(name, sizeof name, "model.layers.0.%s_proj.g_idx", layers[i]);
+        json_object_set_new(json_object_get(tensors, name), "hash", json_string(i < 3 ? "attention" : "mlp"));
+    }
+    json_t *plan = plan_of(facts);
+    Buf first = {0}, second = {0}, third = {0}, paired = {0};
+    load_steps(plan, QUERY, &first);
+    load_steps(plan, "model.layers.0.self_attn.k_proj", &second);
+    load_steps(plan, GATE, &third);
+    load_steps(plan, "model.layers.0.mlp.up_proj", &paired);
+    assert_string_equal(first.data, "argsort pack_gptq");
+    assert_string_equal(second.data, "pack_gptq");
+    assert_string_equal(third.data, "argsort pack_gptq");
+    assert_string_equal(paired.data, "pack_gptq");
+    assert_int_equal(buffer_bytes(plan, QUERY, ""), (96 + 32 + 32) * 96 / 2);
+    assert_int_equal(buffer_bytes(plan, QUERY, "order"), 96 * 4);
+    assert_int_equal(buffer_bytes(plan, "model.layers.0.mlp.up_proj", "order"), 0);
+    Buf *all[] = {&first, &second, &third, &paired};
+    for (size_t i = 0; i < COUNT(all); i++)
+        buf_free(all[i]);
+    json_decref(plan);
+    json_decref(facts);
+}
+
 /* Without a checkpoint every weight has contents to be made up, and nothing is loaded. */
 static void test_random(void **state)
 {
@@ -263,6 +294,7 @@ static void test_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_random)};
+        cmocka_unit_test(test_formats), cmocka_unit_test(test_mistakes),
+                                       cmocka_unit_test(test_shared_order), cmocka_unit_test(test_random)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
