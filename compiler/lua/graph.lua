@@ -8,16 +8,28 @@
 local Graph = {}
 Graph.__index = Graph
 
+-- Beyond these a configuration is a mistake, not a model.
+local limits = { num_hidden_layers = 1024, hidden_size = 1 << 17, intermediate_size = 1 << 20, vocab_size = 1 << 22,
+                 num_attention_heads = 1024, num_key_value_heads = 1024, head_dim = 1024, max_position_embeddings = 1 << 30 }
+
 function new_graph(plan, facts)
   local g = setmetatable({ plan = plan, facts = facts, random = facts.random, config = facts.config }, Graph)
   g.config_integer = function(key, otherwise)
-    local v = facts.config[key]
+    local v, most = facts.config[key], limits[key] or 1 << 24
     if v == nil then v = otherwise end
     local n = type(v) == "number" and math.tointeger(v)
-    if not n or n < 1 or n > 1 << 31 then
-      error(('config.json: "%s" is %s; a positive integer is needed'):format(key, tostring(v)), 0)
+    if not n or n < 1 or n > most then
+      error(('config.json: "%s" is %s; an integer from 1 to %d is needed'):format(key, tostring(v), most), 0)
     end
     return n
+  end
+  g.config_number = function(key, otherwise)
+    local v = facts.config[key]
+    if v == nil then v = otherwise end
+    if type(v) ~= "number" or v < 0 or v > 1e9 then
+      error(('config.json: "%s" is %s; a number from 0 to 1e9 is needed'):format(key, tostring(v)), 0)
+    end
+    return v + 0.0
   end
   -- the KV cache holds what the model computes in
   local kinds = { f32 = "f32", f16 = "f16" }

@@ -32,7 +32,7 @@ return model {
     local int = m.config_integer
     local c = {
       hidden = int("hidden_size"), layers = int("num_hidden_layers"), heads = int("num_attention_heads"),
-      intermediate = int("intermediate_size"), vocab = int("vocab_size"), eps = config.rms_norm_eps or 1e-6,
+      intermediate = int("intermediate_size"), vocab = int("vocab_size"), eps = m.config_number("rms_norm_eps", 1e-6),
     }
     c.kv_heads = int("num_key_value_heads", c.heads)
     c.head_dim = int("head_dim", c.hidden // c.heads)
