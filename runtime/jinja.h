@@ -23,8 +23,8 @@ typedef struct Jinja Jinja; /* a parsed template: immutable, may be rendered by 
 
 /* Limits of one render; a member that is 0 takes its default. */
 typedef struct JinjaLimits {
-    long steps;    /* evaluated nodes, plus one for every 64 bytes of text touched; default 50 million */
-    int depth;     /* nesting of evaluation, macro calls included; default 1000, about 0.5 kB of stack each */
+    long steps;    /* evaluated nodes, plus one for every 64 bytes of text touched; default 20 million */
+    int depth;     /* nesting of evaluation, macro calls included; default 1000, which takes 0.5 MB of stack */
     size_t output; /* bytes of the result; default 32 MiB */
     size_t memory; /* bytes of all intermediate values; default 512 MiB */
 } JinjaLimits;

@@ -464,7 +464,7 @@ static bool run(Render *r, const json_t *variables, Out *out)
 static JinjaLimits with_defaults(const JinjaLimits *given)
 {
     JinjaLimits l = given ? *given : (JinjaLimits){0};
-    l.steps = l.steps ? l.steps : 50000000;
+    l.steps = l.steps ? l.steps : 20000000;
     l.depth = l.depth ? l.depth : 1000;
     l.output = l.output ? l.output : (size_t)32 << 20;
     l.memory = l.memory ? l.memory : (size_t)512 << 20;

@@ -65,9 +65,9 @@ static const Builtin tests[] = {
     {"filter", is_filter, ""}, {"float", is_float, ""}, {"ge", is_ge, "other"}, {"greaterthan", is_gt, "other"},
     {"gt", is_gt, "other"}, {"in", is_in, "seq"}, {"integer", is_integer, ""}, {"iterable", is_iterable, ""},
     {"le", is_le, "other"}, {"lessthan", is_lt, "other"}, {"lower", is_lower, ""}, {"lt", is_lt, "other"},
-    {"mapping", is_mapping, ""}, {"ne", is_ne, "other"}, {"none", is_none, ""}, {"number", is_number, ""}, {"odd", is_odd, ""},
-    {"sameas", is_sameas, "other"}, {"sequence", is_sequence, ""}, {"string", is_string, ""}, {"test", is_test, ""},
-    {"true", is_true, ""}, {"undefined", is_undefined, ""}, {"upper", is_upper, ""},
+    {"mapping", is_mapping, ""}, {"ne", is_ne, "other"}, {"none", is_none, ""}, {"number", is_number, ""},
+    {"odd", is_odd, ""}, {"sameas", is_sameas, "other"}, {"sequence", is_sequence, ""}, {"string", is_string, ""},
+    {"test", is_test, ""}, {"true", is_true, ""}, {"undefined", is_undefined, ""}, {"upper", is_upper, ""},
 };
 
 const Builtin *jj_test(Text name)

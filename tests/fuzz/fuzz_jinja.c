@@ -9,7 +9,8 @@ static const char variables_text[] =
     " \"f\": -2.5, \"t\": true, \"nil\": null, \"big\": 9223372036854775807, \"l\": [3, 1, 2],"
     " \"ls\": [\"b\", \"A\", \"c\"], \"d\": {\"a\": 1, \"b\": \"two\", \"c\": [1, [2]]},"
     " \"bos_token\": \"<s>\", \"eos_token\": \"</s>\","
-    " \"messages\": [{\"role\": \"system\", \"content\": \" be kind \"}, {\"role\": \"user\", \"content\": \"hi\\n\"},  {\"role\": \"assistant\", \"content\": null,"
+    " \"messages\": [{\"role\": \"system\", \"content\": \" be kind \"}, {\"role\": \"user\", \"content\": \"hi\\n\"},"
+    "  {\"role\": \"assistant\", \"content\": null,"
     "   \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1}}}]}],"
     " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}}],"
     " \"add_generation_prompt\": true}";

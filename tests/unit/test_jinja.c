@@ -1,6 +1,7 @@
 /* Tests of runtime/jinja*.c: goldens recorded from jinja2 (tests/golden/jinja), lines of errors, limits. */
 #include "test.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,6 +251,49 @@ static void one_template_renders_many_times(void **state)
     jinja_free(j);
 }
 
+typedef struct Job {
+    const Jinja *template;
+    int n;
+    bool ok;
+} Job;
+
+static void *render_often(void *arg)
+{
+    Job *job = arg;
+    json_t *variables = json_pack("{s:i}", "n", job->n);
+    char want[64];
+    snprintf(want, sizeof want, "%d-%d", job->n, job->n);
+    job->ok = true;
+    for (int i = 0; i < 200 && job->ok; i++) {
+        Err err = {0};
+        Buf out = {0};
+        job->ok = jinja_render(job->template, variables, NULL, &out, &err) && !strcmp(out.data, want);
+        buf_free(&out);
+    }
+    json_decref(variables);
+    return NULL;
+}
+
+static void threads_share_a_template(void **state)
+{
+    (void)state;
+    Err err = {0};
+    const char *text = "{% macro m(x=n) %}{{ [x, n] | join('-') }}{% endmacro %}{{ m() }}";
+    Jinja *j = jinja_parse(text, strlen(text), &err);
+    pthread_t threads[4];
+    Job jobs[4];
+    assert_non_null(j);
+    for (int i = 0; i < 4; i++) {
+        jobs[i] = (Job){.template = j, .n = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, render_often, &jobs[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(jobs[i].ok);
+    }
+    jinja_free(j);
+}
+
 static void strftime_now_gives_the_local_time(void **state)
 {
     (void)state;
@@ -297,6 +341,7 @@ int main(void)
         cmocka_unit_test(deep_variables_are_refused),
         cmocka_unit_test(a_failed_render_leaves_the_buffer),
         cmocka_unit_test(one_template_renders_many_times),
+        cmocka_unit_test(threads_share_a_template),
         cmocka_unit_test(strftime_now_gives_the_local_time),
         cmocka_unit_test(embedded_zero_bytes_are_text),
     };
