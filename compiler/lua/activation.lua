@@ -25,12 +25,12 @@ local function groups_of(p)
   return list
 end
 
--- Applies fn(column, accumulated) over the 16-column chunks of a group: unrolled when short, else a loop.
+-- Applies fn(column) over the 16-column chunks of a group: unrolled when short, else a loop.
 local function chunks(k, group, fn)
-  if group.last - group.first <= 256 then
-    for j = group.first, group.last - 1, 16 do fn(j) end
+  if group.length <= 256 then
+    for j = 0, group.length - 1, 16 do fn(group.first + j) end
   else
-    k:range(group.first, group.last, 16, fn)
+    k:range(group.first, group.first + group.length, 16, fn)
   end
 end
 
@@ -66,9 +66,14 @@ function emit_activation(k, a, p, row, value)
     k:range(0, round_up(p.n, 16), 16, function(j) k:store(a.y, { row, j }, value(j):cast(p.out)) end)
     return
   end
-  for index, group in ipairs(groups_of(p)) do
-    (p.out == "s8" and store_s8 or store_bf16_sums)(k, a, row, index - 1, group, value)
+  local store, whole = p.out == "s8" and store_s8 or store_bf16_sums, p.n // p.group
+  if whole > 1 then
+    k:range(0, whole, 1, function(g) store(k, a, row, g, { first = g * p.group, length = p.group }, value) end)
+  elseif whole == 1 then
+    store(k, a, row, 0, { first = 0, length = p.group }, value)
   end
+  local first = whole * p.group -- the last group takes the padding, which is zero
+  if first < p.n then store(k, a, row, whole, { first = first, length = round_up(p.n, 16) - first }, value) end
 end
 
 function round_even(v)
