@@ -1,5 +1,5 @@
-/* cpu.h - which of the host targets this machine runs. Targets are named in packs and on command lines; each stands for a
- * set of instructions that the operating system must have enabled as well. */
+/* cpu.h - which of the host targets this machine runs. Targets are named in packs and on command lines; each stands
+ * for a set of instructions that the operating system must have enabled as well. */
 #ifndef BLADE_CPU_H
 #define BLADE_CPU_H
 

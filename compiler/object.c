@@ -1,5 +1,5 @@
-/* object.c - the loader of relocatable objects; see object.h. Three walks over each object: measure (sections kept, slots
- * needed), place (copy into the mapping), relocate. */
+/* object.c - the loader of relocatable objects; see object.h. Three walks over each object: measure (sections kept,
+ * slots needed), place (copy into the mapping), relocate. */
 #include "object.h"
 
 #include <elf.h>
@@ -283,7 +283,7 @@ static bool relocate(Loader *l, Object *o, const Section *s, const Elf64_Rela *r
         return true;
     if (r->r_offset > s->h.sh_size || s->h.sh_size - r->r_offset < (wide ? 8u : 4u))
         return fail(o, err, "a relocation lies outside of its section");
-    uint64_t symbol;
+    uint64_t symbol = 0;
     if (!symbol_address(l, o, ELF64_R_SYM(r->r_info), &symbol, err))
         return false;
     uint8_t *at = section_address(l, s) + r->r_offset;

@@ -2,13 +2,14 @@
  *
  * What the generator ships for the limits (compiler/lua/limits.lua), in the plan:
  *     "limits": [{"name": "read", "kernel": i, "bytes_per_block": N, "output_bytes": M},
- *                {"name": "int8" | "bf16" | "f32", "kernel": j, "ops_per_block": N, "input_bytes": [A, B], "output_bytes": M}]
+ *                {"name": "int8" | "bf16" | "f32", "kernel": j, "ops_per_block": N, "input_bytes": [A, B],
+ *                 "output_bytes": M}]
  * Both are ordinary kernels over sizes.rows blocks (grid [{"n": 1, "size": "rows"}]):
  *     read  buffers[0]: rows x bytes_per_block bytes; block i adds up its own piece, contiguous, as wide as it can
  *     peak  a buffer for each of input_bytes, which every block uses over and over from the first cache; a block issues
  *           ops_per_block / (operations of an instruction) of the instruction that the matmuls use, into as many
  *           independent sums as hide its latency. A multiply-add counts as 2.
- *     both  the last buffer: rows x output_bytes (default 64), where block i leaves its result, so that nothing is dropped
+ *     both  the last buffer: rows x output_bytes (default 64), where block i leaves its result, so that all is needed
  * Blocks should take 10 to 100 microseconds. "peak" of the plan names the limit that the model is held against.
  */
 #include "bench.h"

@@ -1,4 +1,5 @@
-/* bench.h - measures a model: what the machine can do at most, and steps of prefill and decode. cmd_bench.c prints it. */
+/* bench.h - measures a model: what the machine can do at most, and steps of prefill and decode. cmd_bench.c prints
+ * it. */
 #ifndef BLADE_BENCH_H
 #define BLADE_BENCH_H
 

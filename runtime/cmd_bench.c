@@ -1,6 +1,6 @@
-/* cmd_bench.c - `blade bench`: tokens per second of prefill and decode at several batch sizes, and their share of what the
- * machine can do: of its read bandwidth, and of the peak of the instruction that the matmuls use. Both limits are
- * measured by generated kernels between the runs, so that they share clocks and neighbours. */
+/* cmd_bench.c - `blade bench`: tokens per second of prefill and decode at several batch sizes, and their share of
+ * what the machine can do: of its read bandwidth, and of the peak of the instruction that the matmuls use. Both
+ * limits are measured by generated kernels between the runs, so that they share clocks and neighbours. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

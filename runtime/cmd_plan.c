@@ -20,12 +20,13 @@ static void fill_lines(const Model *m, Line lines[LINES])
     const PlanMemory *u = model_memory(m);
     const ModelLimits *l = model_limits(m);
     const int64_t *kind = u->kind;
+    int64_t working = kind[BUFFER_ACTIVATION] + kind[BUFFER_INPUT] + kind[BUFFER_OUTPUT];
     int64_t available, total, per_token = plan_page_bytes(model_plan(m)) / model_plan(m)->page_tokens;
     host_memory(&available, &total);
     memcpy(lines, (Line[LINES]){
         [WEIGHTS] = {"weights", "weights", kind[BUFFER_WEIGHT] + kind[BUFFER_CONSTANT], ""},
         [KV] = {"kv_cache", "KV cache", kind[BUFFER_KV], ""},
-        [WORKING] = {"working", "working memory", kind[BUFFER_ACTIVATION] + kind[BUFFER_INPUT] + kind[BUFFER_OUTPUT], ""},
+        [WORKING] = {"working", "working memory", working, ""},
         [SCRATCH] = {"scratch", "scratch of threads", u->scratch, ""},
         [CODE] = {"code", "machine code", u->code, ""},
         [TOTAL] = {"total", "total", u->total, ""},
@@ -35,7 +36,8 @@ static void fill_lines(const Model *m, Line lines[LINES])
         [AVAILABLE] = {"available", "available now", available, ""},
     }, LINES * sizeof *lines);
     snprintf(lines[KV].note, sizeof lines[KV].note,
-             "(%" PRId64 " pages of %" PRId64 " tokens, %" PRId64 " bytes a token)", l->pages, l->page_tokens, per_token);
+             "(%" PRId64 " pages of %" PRId64 " tokens, %" PRId64 " bytes a token)", l->pages, l->page_tokens,
+             per_token);
     snprintf(lines[WORKING].note, sizeof lines[WORKING].note, "(steps of %" PRId64 " tokens, %" PRId64 " sequences)",
              l->tokens, l->seqs);
     snprintf(lines[SCRATCH].note, sizeof lines[SCRATCH].note, "(%d threads)", model_threads(m));
@@ -44,8 +46,8 @@ static void fill_lines(const Model *m, Line lines[LINES])
 static void print_text(const Model *m, const Line lines[LINES])
 {
     const Plan *p = model_plan(m);
-    printf("%s, %" PRId64 " layers, weights %s, code for %s; sequences of up to %" PRId64 " tokens\n\n", p->architecture,
-           p->layers, p->weights, model_target(m), model_limits(m)->max_model_len);
+    printf("%s, %" PRId64 " layers, weights %s, code for %s; sequences of up to %" PRId64 " tokens\n\n",
+           p->architecture, p->layers, p->weights, model_target(m), model_limits(m)->max_model_len);
     for (int i = 0; i < LINES; i++)
         printf("%-20s %14" PRId64 " bytes %10.1f MiB  %s\n", lines[i].what, lines[i].bytes,
                (double)lines[i].bytes / 1048576, lines[i].note);

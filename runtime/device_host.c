@@ -113,8 +113,8 @@ static void copy_out(Device *d, void *host, const void *from, size_t n)
 
 /* ---- random contents ------------------------------------------------------------------------------------------ */
 
-/* Random bytes are made once, for a tile of an odd number of cache lines, and repeated: as fast as memory can be written,
- * and no row of a matrix equals the next. */
+/* Random bytes are made once, for a tile of an odd number of cache lines, and repeated: as fast as memory can be
+ * written, and no row of a matrix equals the next. */
 enum { FILL_TILE = 4099 * 64, FILL_BLOCK = 1 << 16 };
 
 typedef struct FillJob {

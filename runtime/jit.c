@@ -123,7 +123,8 @@ static bool build(const Jit *j, const char *output, Err *err)
     if (!fn)
         return false;
     BladegenRequest q = {
-        .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output, .source = j->signature ? j->source : NULL,
+        .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output,
+        .source = j->signature ? j->source : NULL,
         .threads = j->r->threads, .progress = on_progress, .context = (void *)j->r,
     };
     char text[1536] = "";

@@ -1,9 +1,9 @@
 /* jit.h - finds the pack of a checkpoint for this machine in the cache folder, or has libbladegen build it.
  *
- * A cached pack is used when it is whole, made for this checkpoint, target and weight format, and (where the generator is
- * installed) under the generator's present signature; else it is rebuilt. One process builds while others wait. When the
- * cache folder can't be written, the pack is built into a temporary file and forgotten. libbladegen is loaded only to
- * build: it brings LLVM along.
+ * A cached pack is used when it is whole, made for this checkpoint, target and weight format, and (where the
+ * generator is installed) under the generator's present signature; else it is rebuilt. One process builds while
+ * others wait. When the cache folder can't be written, the pack is built into a temporary file and forgotten.
+ * libbladegen is loaded only to build: it brings LLVM along.
  */
 #ifndef BLADE_JIT_H
 #define BLADE_JIT_H

@@ -162,8 +162,9 @@ static bool set_limits(Model *m, Err *err)
     if (!measure(m, err))
         return false;
     if (m->memory.peak > available && !o->plan_only)
-        return err_set(err, "not enough memory: %.1f MiB are needed (weights %.1f, KV cache %.1f, working memory %.1f), "
-                       "%.1f MiB are available; use a smaller --kv-cache-memory or --max-num-seqs, or --weights w4",
+        return err_set(err, "not enough memory: %.1f MiB are needed (weights %.1f, KV cache %.1f, working memory "
+                       "%.1f), %.1f MiB are available; use a smaller --kv-cache-memory or --max-num-seqs, or "
+                       "--weights w4",
                        mib(m->memory.peak), mib(m->memory.kind[BUFFER_WEIGHT] + m->memory.kind[BUFFER_TEMPORARY]),
                        mib(m->memory.kind[BUFFER_KV]),
                        mib(m->memory.total - m->memory.kind[BUFFER_WEIGHT] - m->memory.kind[BUFFER_KV]),

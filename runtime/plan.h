@@ -10,7 +10,8 @@
 #include "pack.h"
 
 /* Inputs that the runtime writes before each step, and outputs that it reads: X(id, name, type, columns, rows). The
- * buffer holds rows x columns elements; both are expressions in the sizes s[] and the plan p. Outputs begin at LOGITS. */
+ * buffer holds rows x columns elements; both are expressions in the sizes s[] and the plan p. Outputs begin at
+ * LOGITS. */
 #define PLAN_IO(X)                                                                                            \
     X(TOKENS, "tokens", S32, 1, s[SIZE_TOKENS])                                                               \
     X(POSITIONS, "positions", S32, 1, s[SIZE_TOKENS])                                                         \

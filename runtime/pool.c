@@ -1,9 +1,9 @@
 /* pool.c - fork/join on a persistent pool of threads; see pool.h.
  *
- * `gate` is the heart: bit 0 says that a job is open, 11 bits count the workers that joined it, the rest is the number
- * of the job. A worker joins by raising the count while the gate is open; the caller closes it when no block is left and
- * learns in the same instruction how many to wait for. So the job's description is stable while anyone may read it, and a
- * worker that comes late finds the gate closed.
+ * `gate` is the heart: bit 0 says that a job is open, 11 bits count the workers that joined it, the rest is the
+ * number of the job. A worker joins by raising the count while the gate is open; the caller closes it when no block
+ * is left and learns in the same instruction how many to wait for. So the job's description is stable while anyone
+ * may read it, and a worker that comes late finds the gate closed.
  */
 #include "pool.h"
 

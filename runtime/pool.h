@@ -1,8 +1,8 @@
 /* pool.h - a persistent pool of threads with fork/join over numbered blocks.
  *
- * The caller of pool_run takes part as thread 0. A worker that is late (asleep, descheduled) is not waited for: when all
- * blocks are claimed, the job closes, and only threads that joined in time are. Idle workers spin for a moment and then
- * sleep on a futex; with more threads than cores nobody spins. One thread at a time may use a pool.
+ * The caller of pool_run takes part as thread 0. A worker that is late (asleep, descheduled) is not waited for: when
+ * all blocks are claimed, the job closes, and only threads that joined in time are. Idle workers spin for a moment
+ * and then sleep on a futex; with more threads than cores nobody spins. One thread at a time may use a pool.
  */
 #ifndef BLADE_POOL_H
 #define BLADE_POOL_H

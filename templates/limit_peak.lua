@@ -1,5 +1,5 @@
--- limit_peak.lua - the same small product over and over, from the first cache: how many operations a second the instruction of
--- format w's matmuls reaches (compiler/lua/weights.lua). `blade bench` compares kernels with it.
+-- limit_peak.lua - the same small product over and over, from the first cache: how many operations a second the
+-- instruction of format w's matmuls reaches (compiler/lua/weights.lua). `blade bench` compares kernels with it.
 return operator "limit_peak" {
   doc = "y = repeats * (x W): the machine's peak of the instruction that multiplies weights of format w",
   args = function(p)

@@ -1,4 +1,4 @@
--- limit_read.lua - adds up n floats a block: how fast this machine reads memory. `blade bench` compares kernels with it.
+-- limit_read.lua - adds up n floats a block: how fast this machine reads memory. For `blade bench`.
 return operator "limit_read" {
   doc = "y[i,j] = sum of x[i,j], x[i,j+128], ...: the machine's read bandwidth",
   args = function(p) return { argument("x", "f32", { "rows", p.n }), argument("y", "f32", { "rows", 128 }, "out") } end,

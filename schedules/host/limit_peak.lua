@@ -1,4 +1,4 @@
--- limit_peak.lua - one register tile of p.m rows and p.n columns, with as many sums as hide the latency of a dot product.
+-- limit_peak.lua - a register tile of p.m rows and p.n columns, with as many sums as hide the latency of a dot product.
 return schedule "limit_peak" { settings = { unroll = { 2, 1 } } } (function(k, a, p, s)
   k:tiles("rows")
   local acc = k:frag(weight_formats[p.w].acc or "f32", p.m, p.n, "acc"):set(0)

@@ -1,5 +1,6 @@
-/* fake_bladegen.c - a libbladegen.so for the tests of the pack cache: it "builds" the toy model. What it does is chosen by
- * the content of the file MODEL/behaviour: "ok", "fail", "slow", "unsigned"; each build adds a line to MODEL/log. */
+/* fake_bladegen.c - a libbladegen.so for the tests of the pack cache: it "builds" the toy model. What it does is
+ * chosen by the content of the file MODEL/behaviour: "ok", "fail", "slow", "unsigned"; each build adds a line to
+ * MODEL/log. */
 #include "bladegen.h"
 
 #include <stdio.h>

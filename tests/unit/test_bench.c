@@ -1,5 +1,5 @@
-/* Tests of runtime/bench.c on the toy model: the limit kernels run over what they are given, prefill and decode make legal
- * steps (the executor refuses others, the sanitizers see the rest), sizes that do not fit are refused. */
+/* Tests of runtime/bench.c on the toy model: the limit kernels run over what they are given, prefill and decode make
+ * legal steps (the executor refuses others, the sanitizers see the rest), sizes that do not fit are refused. */
 #include "test.h"
 
 #include <stdio.h>

@@ -254,7 +254,8 @@ static void full_and_read_only_folders(void **state)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (!pid) {
-        if (mkdir(cache, 0777) < 0 || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        if (mkdir(cache, 0777) < 0 || unshare(CLONE_NEWNS) < 0 ||
+            mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
             mount("none", cache, "tmpfs", 0, "size=64k") < 0)
             _exit(77);
         JitRequest r = request();

@@ -231,7 +231,7 @@ static void memory_is_planned_before_loading(void **state)
     host_memory(&available, &total);
     assert_true(available > 0 && available <= total);
     ModelOptions o = options();
-    o.max_num_batched_tokens = total / 200 > (1 << 29) ? (1 << 29) : total / 50; /* 100 bytes of work a token, and more */
+    o.max_num_batched_tokens = total / 200 > (1 << 29) ? (1 << 29) : total / 50; /* > 100 bytes of work a token */
     o.plan_only = true;
     Model *m = load(&o);
     assert_true(model_memory(m)->kind[BUFFER_ACTIVATION] > 100 * o.max_num_batched_tokens);

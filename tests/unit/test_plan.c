@@ -1,4 +1,5 @@
-/* Tests of runtime/plan.c: the toy plan read back, sizes, the memory plan, and a table of mistakes with their messages. */
+/* Tests of runtime/plan.c: the toy plan read back, sizes, the memory plan, and a table of mistakes with their
+ * messages. */
 #include "test.h"
 
 #include <stdio.h>

@@ -44,7 +44,8 @@ static bool toy_code(Buf *code, size_t offset[OBJECTS], size_t size[OBJECTS], Er
 }
 
 static const char buffers[] =
-    "[{\"name\":\"w2\",\"kind\":\"weight\",\"bytes\":[{\"n\":64}],\"fill\":{\"type\":\"f32\",\"scale\":0.5,\"mean\":9}},"
+    "[{\"name\":\"w2\",\"kind\":\"weight\",\"bytes\":[{\"n\":64}],"
+    "\"fill\":{\"type\":\"f32\",\"scale\":0.5,\"mean\":9}},"
     "{\"name\":\"tokens\",\"kind\":\"input\"},{\"name\":\"kv_slot\",\"kind\":\"input\"},"
     "{\"name\":\"output_rows\",\"kind\":\"input\"},{\"name\":\"kv\",\"kind\":\"kv\",\"page_bytes\":16},"
     "{\"name\":\"logits\",\"kind\":\"output\"},{\"name\":\"adjust_start\",\"kind\":\"input\"},"
@@ -65,15 +66,16 @@ void toy_plan(Buf *out)
     if (!toy_code(&code, offset, size, &err))
         die("%s", err.text);
     static const char *const grids[OBJECTS] = {"rows", "outputs", "outputs", "rows", "rows"};
-    buf_puts(out, "{\"format\":1,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,\"vocab\":16,"
-                  "\"context\":64,\"kv_heads\":1,\"head_dim\":1,\"weights\":\"f32\"},\"page_tokens\":4,"
-                  "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"flops_per_output\":8,\"weight_bytes_per_step\":64,"
+    buf_puts(out, "{\"format\":1,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,"
+                  "\"vocab\":16,\"context\":64,\"kv_heads\":1,\"head_dim\":1,\"weights\":\"f32\"},\"page_tokens\":4,"
+                  "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"flops_per_output\":8,"
+                  "\"weight_bytes_per_step\":64,"
                   "\"peak\":\"f32\",\"kernels\":[");
     for (int i = 0; i < OBJECTS; i++)
         buf_printf(out, "%s{\"name\":\"toy %d\",\"offset\":%zu,\"size\":%zu,\"symbol\":\"kernel\",\"scratch\":%d,"
                    "\"grid\":[{\"n\":1,\"size\":\"%s\"}]}", i ? "," : "", i, offset[i], size[i], 100 * i, grids[i]);
-    buf_printf(out, "],\"buffers\":%s,\"load\":[{\"kernel\":0,\"args\":[{\"tensor\":\"w\",\"dtype\":\"f32\",\"shape\":[16],"
-               "\"bytes\":64},{\"buffer\":0,\"offset\":0}],\"sizes\":{\"rows\":16}},"
+    buf_printf(out, "],\"buffers\":%s,\"load\":[{\"kernel\":0,\"args\":[{\"tensor\":\"w\",\"dtype\":\"f32\","
+               "\"shape\":[16],\"bytes\":64},{\"buffer\":0,\"offset\":0}],\"sizes\":{\"rows\":16}},"
                "{\"builtin\":\"argsort\",\"args\":[{\"buffer\":15},{\"buffer\":13}]}],", buffers);
     buf_puts(out, "\"steps\":[{\"max_tokens\":2,\"launches\":[{\"kernel\":1,\"args\":[0,1,2,3,4,5]}]},"
                   "{\"max_tokens\":0,\"launches\":[{\"kernel\":1,\"args\":[{\"buffer\":0,\"offset\":0},1,2,3,4,5]}]}],"
