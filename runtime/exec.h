@@ -22,7 +22,8 @@ bool exec_own_mapped(Exec *e, int buffer, Err *err);      /* allocates it instea
 /* Ends loading: frees the temporaries and resolves all launches. Every mapped buffer has an address by now. */
 bool exec_ready(Exec *e, Err *err);
 
-/* Run with sizes none of which is above its capacity; steps are indices of the plan's. No allocation, no system call. */
+/* Run with sizes none of which is above its capacity; steps are indices of the plan's. No allocation, no system
+ * call. */
 void exec_run_step(Exec *e, int step, const int64_t sizes[SIZE_COUNT]);
 void exec_run_sample(Exec *e, const int64_t sizes[SIZE_COUNT]);
 
