@@ -1,5 +1,5 @@
--- logits_scan.lua - one pass over the raw logits: the largest of every group, and of every segment the largest, m, and the
--- sum of exp(x - m). Entries from `vocab` on are padding. A segment of forbidden tokens only has m = -inf and the sum 0.
+-- logits_scan.lua - one pass over the raw logits: the largest of every group, and of every segment the largest, m, and
+-- the sum of exp(x - m). Entries from `vocab` on are padding. A segment of nothing but -inf has m = -inf and the sum 0.
 local function exponentials(p, t, row, first, last)
   local top, sum = -math.huge, 0
   for i = first, last - 1 do top = math.max(top, t.logits:get(row, i)) end

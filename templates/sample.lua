@@ -1,7 +1,7 @@
 -- sample.lua - the next token of every row. In this order, as transformers applies them:
 --   adjustments   logit = (logit > 0 ? logit / r : logit * r) + a for the tokens listed for the row
---   temperature   weight w = exp((logit - max) / temperature), rounded to a multiple of 2^-35. Weights are summed in f64,
---                 so sums are exact in any order (up to 2^18 tokens), and a token of less than 2^-36 never comes
+--   temperature   weight w = exp((logit - max) / temperature), rounded to a multiple of 2^-35. Weights are summed in
+--                 f64, so sums are exact in any order (up to 2^18 tokens), and a token of less than 2^-36 never comes
 --   top_k         the k largest logits (0: off); among equal ones lower tokens first
 --   top_p         of those, the smallest set of the most likely that has >= top_p of the weight, at least one (1: off)
 --   min_p         of those, w >= min_p (the largest weight is 1)
@@ -112,7 +112,7 @@ return operator "sample" {
     return {
       logits_argument(p, "inout"), logits_peaks(p, "in"), logits_summaries(p, "in"),
       argument("sample_params", "f32", { "outputs", 8 }),
-      argument("adjust_start", "s32", { { 2, "outputs" } }), -- [outputs + 1]: row r has entries start[r] to start[r+1] - 1
+      argument("adjust_start", "s32", { { 2, "outputs" } }), -- [outputs + 1]: row r: entries start[r] to start[r+1] - 1
       argument("adjust_token", "s32", { "extra" }), argument("adjust_value", "f32", { "extra", 2 }),
       argument("saved", "f32", { "extra" }, "out"),
       argument("sampled", "s32", { "outputs" }, "out"), argument("sampled_logprob", "f32", { "outputs" }, "out"),
@@ -129,7 +129,9 @@ return operator "sample" {
       return i == 3 and random.integer(0, (1 << 24) - 1) / (1 << 24) or ({ s[1], s[2], s[3], 0, s[4], 0, 0, 0 })[i + 1]
     end)
     t.adjust_start:fill(function(row) return row <= rows and row * extra // rows or 0 end)
-    t.adjust_token:fill(function(i) return i % 4 == 3 and t.adjust_token:get(i - 1) or random.integer(0, p.vocab - 1) end)
+    t.adjust_token:fill(function(i) -- some twice
+      return i % 4 == 3 and t.adjust_token:get(i - 1) or random.integer(0, p.vocab - 1)
+    end)
     t.adjust_value:fill(function(i, c)
       if c == 0 then return i % 2 == 0 and 1.3 or 1 end
       return i % 5 == 4 and -math.huge or random.normal()

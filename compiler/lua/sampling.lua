@@ -1,14 +1,14 @@
 -- sampling.lua - what the two sampling operators share: how a row of logits is cut, and their launches in a plan.
 --   group    64 neighbouring logits; the peak of a group is its largest one. Thresholds are looked for among the peaks
 --            first, so that only groups that may hold a candidate are visited again.
---   segment  4096 neighbouring logits; max and sum of exponentials of each are computed by a block of its own and combined
---            in order (numerics contract), so that a single row keeps many threads busy.
+--   segment  4096 neighbouring logits; max and sum of exponentials of each are computed by a block of its own and
+--            combined in order (numerics contract), so that a single row keeps many threads busy.
 logits_group, logits_segment = 64, 4096
 
 function logits_groups(p) return ceil_div(p.vocab, logits_group) end
 function logits_segments(p) return ceil_div(p.vocab, logits_segment) end
 
--- Arguments: logits [outputs, vocab], peaks [outputs, groups], segments [outputs, segments, 2] {max, sum of exp(x - max)}.
+-- Arguments: logits [outputs, vocab], peaks [outputs, groups], segments [outputs, segments, 2] {max, sum exp(x - max)}.
 function logits_argument(p, access) return activation("logits", "outputs", p.vocab, "f32", access) end
 function logits_peaks(p, access) return argument("peaks", "f32", { "outputs", logits_groups(p) }, access) end
 function logits_summaries(p, access)
@@ -23,8 +23,8 @@ function load_group(k, a, p, row, g)
   return x, token
 end
 
--- Appends sampling to the plan. Arguments other than the three buffers between the two kernels are inputs and outputs that
--- the runtime knows by the same names.
+-- Appends sampling to the plan. Arguments other than the three buffers between the two kernels are inputs and outputs
+-- that the runtime knows by the same names.
 function plan_sampling(plan)
   local p = { vocab = plan.model.vocab }
   local ids = { logits = plan:output("logits") }

@@ -1,6 +1,6 @@
 -- sample.lua - one row a block. What is kept is always "x > bound, or x == bound and token <= last"; the bound is found
--- by bisection on the integer that orders like the float. Only groups whose peak reaches the bound are listed and visited,
--- so a top-k of 50 looks at 50 groups. Sums of weights are exact (see the operator): no search has to fear rounding.
+-- by bisection on the integer that orders like the float. Only groups whose peak reaches the bound are listed and seen
+-- again, so a top-k of 50 visits 50 groups. Sums of weights are exact (see the operator): no search has to fear rounding.
 local NONE, GROUP = -math.huge, logits_group
 local QUANTUM = 2.0 ^ -12 -- (w + QUANTUM) - QUANTUM is a multiple of 2^-35
 
@@ -161,7 +161,7 @@ function Row:cut_equals(elem, target)
   self.last:set((low + 1):cast("s32"))
 end
 
--- Moves bound and last up to the smallest set of the most likely tokens that measures `target`, lower tokens first among
+-- Moves bound and last to the smallest set of the most likely tokens that measures `target`, lower tokens first among
 -- equals. What is kept before measures that much. Every few turns, groups without an undecided logit leave the list.
 function Row:cut(elem, target)
   local k, sure = self.k, scalar(self.k, elem, 0)
@@ -194,8 +194,8 @@ function Row:top_peak(count)
   return float_of(low)
 end
 
--- Shortens the list to groups that hold the weight `target`: tries bounds 2, 4, ... 12 and 26 below the top, in units of
--- the temperature; from 26 on weights are 0.
+-- Shortens the list to groups that hold the weight `target`: tries bounds 2, 4, ... 12 and 26 below the top, in units
+-- of the temperature; from 26 on weights are 0.
 function Row:narrow(target)
   local k, found = self.k, scalar(self.k, "s32", 0)
   k:range(1, 8, 1, function(try)
