@@ -26,6 +26,9 @@ bool gen_plan(Generator *g, const json_t *facts, Err *err);
 /* After compilation: the plan as JSON text. `code` is [{offset, size, scratch}] a kernel. */
 bool gen_plan_json(Generator *g, const json_t *code, Buf *out, Err *err);
 
+/* Calls a global Lua function with one value and takes the text it returns; for tests. */
+bool gen_call(Generator *g, const char *function, const json_t *argument, Buf *out, Err *err);
+
 /* Names of operators with their schedules, one line each, into `out`. */
 bool gen_list(Generator *g, Buf *out, Err *err);
 

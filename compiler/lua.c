@@ -862,9 +862,14 @@ static bool take_string(Generator *g, Buf *out)
     return true;
 }
 
+bool gen_call(Generator *g, const char *function, const json_t *argument, Buf *out, Err *err)
+{
+    return call_with_json(g, function, argument, err) && take_string(g, out);
+}
+
 bool gen_plan_json(Generator *g, const json_t *code, Buf *out, Err *err)
 {
-    return call_with_json(g, "plan_json", code, err) && take_string(g, out);
+    return gen_call(g, "plan_json", code, out, err);
 }
 
 bool gen_list(Generator *g, Buf *out, Err *err)

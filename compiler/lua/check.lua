@@ -194,3 +194,6 @@ function check_operators(only, quick)
   end
   return passed, failed
 end
+
+-- For tests: the rotary table of a configuration as JSON.
+function rope_json(c) return json_encode(rope_of(c.config, c.head_dim)) end
