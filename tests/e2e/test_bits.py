@@ -1,6 +1,7 @@
 """The numerics contract, bit for bit: the logits of a token depend only on the tokens before it. Not on the batch, the
 pieces that the prompt was cut into, the number of threads, where its pages lie, what the prefix cache held, or which
 launch list ran."""
+import json
 import random
 import unittest
 
@@ -27,16 +28,18 @@ def prompts(count, seed):
 class Bits(Case):
     def logits(self, model, weights, batch, *options):
         args = [a for ids in batch for a in ("--ids", ids_text(ids))]
-        results = json_lines(good("logits", GOLDEN / model, *args, "-n", NEW_TOKENS, "--weights", weights, *options))
+        args += ["-n", NEW_TOKENS, "--weights", weights, "--stats"]
+        *results, self.stats = json_lines(good("logits", GOLDEN / model, *args, *options))
         self.assertEqual(len(results), len(batch))
         return results
 
-    def same(self, model, weights, reference, batch, what, *options, rows=None):
+    def same(self, model, weights, reference, batch, what, *options):
         for i, got in enumerate(self.logits(model, weights, batch, *options)):
             want = reference[i]
             self.assertEqual(got["token_ids"], want["token_ids"], f"{model} {weights}: {what}: tokens of prompt {i}")
             if got["logits_b64"] != want["logits_b64"]:
                 self.fail(f"{model} {weights}: {what}: logits of prompt {i} differ in some bit")
+        return self.stats
 
     def check(self, model, weights):
         batch = prompts(17, 1)
@@ -51,21 +54,21 @@ class Bits(Case):
                 self.same(model, weights, everyone, batch, f"pieces of {chunk}, {threads} threads", "--all",
                           "--max-num-batched-tokens", chunk, "--threads", threads)
         self.same(model, weights, everyone, batch, "shuffled pages", "--all", "--shuffle-pages", 5)
-        self.same(model, weights, everyone, batch[::1], "at most 4 at once", "--all", "--max-num-seqs", 4)
+        self.same(model, weights, everyone, batch, "at most 4 at once", "--all", "--max-num-seqs", 4)
         decode = self.logits(model, weights, batch, "--no-prefix-cache")
         self.assertEqual([d["token_ids"] for d in decode], [e["token_ids"] for e in everyone])
-        self.same(model, weights, decode, batch, "prefix cache", "--max-num-seqs", 2)
-        self.same(model, weights, decode, batch, "preemption", "--max-model-len", 200, "--max-num-seqs", 17,
-                  "--kv-cache-memory", self.little_memory(model, weights))
+        stats = self.same(model, weights, decode, batch, "prefix cache", "--max-num-seqs", 2)
+        self.assertGreater(stats["cached_tokens"], 100)
+        stats = self.same(model, weights, decode, batch, "preemption", "--max-model-len", 200, "--max-num-seqs", 17,
+                          "--kv-cache-memory", self.little_memory(model), "--no-prefix-cache")
+        self.assertGreater(stats["preemptions"], 0)
 
-    def little_memory(self, model, weights):
-        """About three sequences' worth of KV cache, from the numbers in config.json, in float32."""
-        import json
+    def little_memory(self, model):
+        """KV cache of 600 tokens, less than half of what the prompts need; from the numbers in config.json, float32."""
         config = json.loads((GOLDEN / model / "config.json").read_text())
         heads = config["num_attention_heads"]
         dim = config.get("head_dim") or config["hidden_size"] // heads
-        per_token = 2 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * dim * 4
-        return per_token * 600
+        return 600 * 2 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * dim * 4
 
     def test_buckets(self):
         """Every launch list of the plan gives the same bits."""
@@ -80,7 +83,8 @@ class Bits(Case):
                     break
                 raise
             tried += 1
-        self.assertGreater(tried, 0)
+        print(f"{tried} launch lists")
+        self.assertGreater(tried, 1)
 
 
 def add_tests():

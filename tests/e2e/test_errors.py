@@ -205,7 +205,9 @@ class Errors(Case):
         self.generate_fails("--kv-cache-memory", MODEL, "--kv-cache-memory", 1000)
 
     def test_too_much_cache_memory(self):
-        self.generate_fails("memory", MODEL, "--kv-cache-memory", "100T", "--max-num-seqs", 65536)
+        folder = self.edit(self.copy(), max_position_embeddings=1 << 20)
+        self.generate_fails(["not enough memory", "are available"], folder, "--kv-cache-memory", "100T",
+                            "--max-num-seqs", 65536)
 
     # ---- packs and the cache folder
 
