@@ -1,4 +1,5 @@
-/* RMSNorm and LayerNorm as generated, for every CPU target that runs here, against torch (tests/golden/operators). Prints the observed error. */
+/* RMSNorm and LayerNorm as generated, for every CPU target that runs here, against torch (tests/golden/operators).
+ * Prints the observed error. */
 #include "test.h"
 
 #include "generator.h"
