@@ -96,7 +96,14 @@ static bool open_engine(Session *s, const char *dir, RunOptions *o, size_t count
     return session_open(s, dir, o, err);
 }
 
-static bool run(Session *s, Sequence *sequences, size_t count, int64_t n, Err *err)
+static void print_stats(const EngineStats *s)
+{
+    cmd_print_json(json_pack("{s:I,s:I,s:I,s:I}", "steps", (json_int_t)s->steps, "tokens", (json_int_t)s->tokens,
+                             "preemptions", (json_int_t)s->preemptions, "cached_tokens",
+                             (json_int_t)s->cached_tokens));
+}
+
+static bool run(Session *s, Sequence *sequences, size_t count, int64_t n, bool stats, Err *err)
 {
     SamplingParams params = sampling_defaults();
     params.max_tokens = n;
@@ -118,6 +125,8 @@ static bool run(Session *s, Sequence *sequences, size_t count, int64_t n, Err *e
         return false;
     for (size_t i = 0; i < count; i++)
         print_sequence(&sequences[i], (int)i);
+    if (stats)
+        print_stats(engine_stats(s->engine));
     return cmd_flush(err);
 }
 
@@ -126,10 +135,11 @@ int cmd_logits(int argc, char **argv)
     RunOptions o = RUN_OPTIONS_DEFAULT;
     OptStrings ids = {0};
     int64_t n = 0;
-    bool all = false;
+    bool all = false, stats = false;
     const OptRow rows[] = {
         {"ids", 0, OPT_STRINGS, &ids, "ID,ID", "token ids of a sequence; may be repeated"},
         {"all", 0, OPT_FLAG, &all, NULL, "rows of all prompt tokens, not of the last one only"},
+        {"stats", 0, OPT_FLAG, &stats, NULL, "one more object at the end: steps, tokens, preemptions, cached_tokens"},
         {"max-tokens", 'n', OPT_INT, &n, "N", "generate N tokens, greedily", 0, INT32_MAX},
         RUN_OPTION_ROWS(&o),
         {NULL},
@@ -147,7 +157,7 @@ int cmd_logits(int argc, char **argv)
         sequences[i].all = all;
         ok = parse_ids(ids.at[i], &sequences[i].ids, &err);
     }
-    ok = ok && open_engine(&s, args[0], &o, ids.len, &err) && run(&s, sequences, ids.len, n, &err);
+    ok = ok && open_engine(&s, args[0], &o, ids.len, &err) && run(&s, sequences, ids.len, n, stats, &err);
     session_close(&s);
     for (size_t i = 0; i < ids.len; i++) {
         vec_free(&sequences[i].ids);

@@ -5,7 +5,7 @@ import json
 import random
 import unittest
 
-from common import GOLDEN, Case, golden_models, good, ids_text, json_lines, main
+from common import CACHE, GOLDEN, Case, golden_models, good, ids_text, json_lines, main
 
 NEW_TOKENS = 12
 # Name, weight format: one of each kernel family.
@@ -59,16 +59,19 @@ class Bits(Case):
         self.assertEqual([d["token_ids"] for d in decode], [e["token_ids"] for e in everyone])
         stats = self.same(model, weights, decode, batch, "prefix cache", "--max-num-seqs", 2)
         self.assertGreater(stats["cached_tokens"], 100)
-        stats = self.same(model, weights, decode, batch, "preemption", "--max-model-len", 200, "--max-num-seqs", 17,
-                          "--kv-cache-memory", self.little_memory(model), "--no-prefix-cache")
-        self.assertGreater(stats["preemptions"], 0)
+        self.check_preemption(model, weights, [ids[:30] for ids in batch])
 
-    def little_memory(self, model):
-        """KV cache of 600 tokens, less than half of what the prompts need; from the numbers in config.json, float32."""
-        config = json.loads((GOLDEN / model / "config.json").read_text())
-        heads = config["num_attention_heads"]
-        dim = config.get("head_dim") or config["hidden_size"] // heads
-        return 600 * 2 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * dim * 4
+    def check_preemption(self, model, weights, batch):
+        """17 sequences that grow to 100 tokens and more in a KV cache of 480 tokens."""
+        plan = json.loads(good("plan", GOLDEN / model, "--weights", weights, "--json", "--cache", CACHE))
+        page = plan["bytes"]["kv_cache"] // plan["kv_pages"]
+        memory = 480 // plan["page_tokens"] * page
+        reference = self.logits(model, weights, batch, "-n", 90)
+        options = ["-n", 90, "--kv-cache-memory", memory, "--max-model-len", 160]
+        for cache in ([], ["--no-prefix-cache"]):
+            stats = self.same(model, weights, reference, batch, "preemption", *options, *cache)
+            self.assertEqual(reference[0]["shape"][0], 90)
+            self.assertGreater(stats["preemptions"], 0)
 
     def test_buckets(self):
         """Every launch list of the plan gives the same bits."""
