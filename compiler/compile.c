@@ -112,11 +112,11 @@ static json_t *describe(const Checkpoint *c, const BladegenRequest *r)
                      ckpt_count(c) == 0);
 }
 
-static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const BladegenRequest *r, Err *err)
+static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const BladegenRequest *r, uint64_t signature, Err *err)
 {
     Buf code = {0}, plan = {0};
     json_t *list = lay_out(w, &code);
-    PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = bladegen_signature(r->source), .numerics = 1};
+    PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = signature, .numerics = 1};
     snprintf(h.target, sizeof h.target, "%s", w->target->name);
     snprintf(h.weights, sizeof h.weights, "%s", r->weights);
     bool ok = gen_plan_json(g, list, &plan, err) &&
@@ -127,7 +127,9 @@ static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const Bladege
     return ok;
 }
 
-static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, Err *err)
+/* `signature` was taken before the sources were read: what changes meanwhile makes the pack stale, not wrong. */
+static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
+                       Err *err)
 {
     json_t *facts = describe(c, r);
     bool ok = gen_plan(g, facts, err);
@@ -136,7 +138,7 @@ static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const
         return false;
     Work w = {.g = g, .target = t, .request = r, .count = gen_kernel_count(g), .lock = PTHREAD_MUTEX_INITIALIZER};
     w.object = xcalloc(w.count, sizeof *w.object);
-    ok = compile_all(&w, err) && write_pack(g, &w, c, r, err);
+    ok = compile_all(&w, err) && write_pack(g, &w, c, r, signature, err);
     for (size_t i = 0; i < w.count; i++)
         buf_free(&w.object[i].code);
     free(w.object);
@@ -155,8 +157,9 @@ static bool generate(const BladegenRequest *r, Err *err)
     if (!t)
         return false;
     Checkpoint *c = ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
+    uint64_t signature = bladegen_signature(r->source);
     Generator *g = c ? gen_open(r->source, t, err) : NULL;
-    bool ok = g && build_pack(g, t, c, r, err);
+    bool ok = g && build_pack(g, t, c, r, signature, err);
     gen_close(g);
     ckpt_close(c);
     return ok;

@@ -36,6 +36,9 @@ bool gen_list(Generator *g, Buf *out, Err *err);
  * documentation goes to `doc` (may be NULL). */
 const Kernel *gen_show(Generator *g, const char *op, const char *const *set, int n_set, Buf *doc, Err *err);
 
+/* Traces `op` by a schedule given as text instead of the one in schedules/; the text may be anything. */
+const Kernel *gen_try_schedule(Generator *g, const char *op, const char *text, size_t len, Err *err);
+
 /* Runs a test case: fills inputs, the kernel's outputs are compared with the reference. See verify.c. */
 typedef struct CheckResult {
     int passed, failed;

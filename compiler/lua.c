@@ -20,6 +20,7 @@ struct Generator {
     lua_State *L;
     const Target *target;
     VEC(Kernel *) kernels;
+    size_t memory; /* bytes that Lua holds */
     int64_t fuel;  /* millions of Lua instructions left before a source counts as endless */
     RunKernel run; /* while gen_check works */
     void *run_context;
@@ -699,6 +700,26 @@ static bool protected_call(Generator *g, int nargs, int nresults, Err *err)
     return false;
 }
 
+enum { MEMORY_LIMIT = 1 << 30 };
+
+/* Lua's allocator: a source that builds an endless string runs into "not enough memory", a Lua error like any other. */
+static void *limited_alloc(void *context, void *p, size_t old_size, size_t new_size)
+{
+    Generator *g = context;
+    old_size = p ? old_size : 0; /* for new objects Lua passes their kind */
+    if (new_size > old_size && g->memory + (new_size - old_size) > MEMORY_LIMIT)
+        return NULL;
+    void *q = NULL;
+    if (new_size) {
+        q = realloc(p, new_size);
+        if (!q)
+            return NULL;
+    } else
+        free(p);
+    g->memory = g->memory - old_size + new_size;
+    return q;
+}
+
 enum { LOAD_FUEL = 200, TRACE_FUEL = 50000, FUEL_UNIT = 1000000 };
 
 static void burn(lua_State *L, lua_Debug *ar)
@@ -708,22 +729,26 @@ static void burn(lua_State *L, lua_Debug *ar)
         fail(L, "gave up after too many instructions; is there an endless loop?");
 }
 
-static bool run_file(Generator *g, const char *source, const char *name, Err *err)
+static bool run_text(Generator *g, const char *text, size_t len, const char *name, Err *err)
 {
-    Buf text = {0};
-    char path[4096], chunk[512];
-    snprintf(path, sizeof path, "%s/%s", source, name);
-    if (!file_read(&text, path, 4 << 20, err))
-        return false;
+    char chunk[512];
     snprintf(chunk, sizeof chunk, "@%s", name);
-    int status = luaL_loadbufferx(g->L, text.data ? text.data : "", text.len, chunk, "t");
-    buf_free(&text);
-    if (status != LUA_OK) {
+    if (luaL_loadbufferx(g->L, text, len, chunk, "t") != LUA_OK) {
         err_set(err, "%s", lua_tostring(g->L, -1));
         lua_pop(g->L, 1);
         return false;
     }
     return protected_call(g, 0, 0, err);
+}
+
+static bool run_file(Generator *g, const char *source, const char *name, Err *err)
+{
+    Buf text = {0};
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", source, name);
+    bool ok = file_read(&text, path, 4 << 20, err) && run_text(g, text.data ? text.data : "", text.len, name, err);
+    buf_free(&text);
+    return ok;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -756,7 +781,7 @@ Generator *gen_open(const char *source, const Target *t, Err *err)
 {
     Generator *g = xcalloc(1, sizeof *g);
     g->target = t;
-    g->L = luaL_newstate();
+    g->L = lua_newstate(limited_alloc, g);
     if (!g->L)
         die("out of memory (Lua)");
     *(Generator **)lua_getextraspace(g->L) = g;
@@ -893,6 +918,16 @@ const Kernel *gen_show(Generator *g, const char *op, const char *const *set, int
     size_t index = (size_t)lua_tointeger(g->L, -1);
     lua_pop(g->L, 1);
     return g->kernels.at[index];
+}
+
+const Kernel *gen_try_schedule(Generator *g, const char *op, const char *text, size_t len, Err *err)
+{
+    g->fuel = LOAD_FUEL;
+    lua_getglobal(g->L, "forget_schedules");
+    lua_pushstring(g->L, op);
+    if (!protected_call(g, 1, 0, err) || !run_text(g, text, len, "schedule.lua", err))
+        return NULL;
+    return gen_show(g, op, NULL, 0, NULL, err);
 }
 
 bool gen_check(Generator *g, const char *op, bool quick, RunKernel run, void *context, CheckResult *result, Err *err)

@@ -191,6 +191,11 @@ function Value.highest(v) return v:reduce("max", "cols") end
 function Value.silu(v) return v / ((-v):exp() + 1.0) end
 function Value.f32(v) return v:cast("f32") end
 
+-- Before a schedule is tried from text: the operator's own are dropped, and its kernels.
+function forget_schedules(op)
+  schedules[op], kernel_cache, kernel_list = {}, {}, {}
+end
+
 -- ---- for the command line -------------------------------------------------------------------------------------------------
 
 function list_operators()
