@@ -36,11 +36,18 @@ static void on_interrupt(int sig)
     interrupted = 1;
 }
 
-static void catch_interrupts(bool on)
+/* Ctrl-C ends the wait for a line, and with it the conversation; at any other time it only sets the flag. */
+static ssize_t read_line(char **line, size_t *cap)
 {
-    struct sigaction action = {.sa_handler = on ? on_interrupt : SIG_DFL, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = on_interrupt};
     interrupted = 0;
     sigaction(SIGINT, &action, NULL);
+    ssize_t n = getline(line, cap, stdin);
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, NULL);
+    while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r'))
+        (*line)[--n] = 0;
+    return n;
 }
 
 /* ---- conversation ------------------------------------------------------------------------------------------------ */
@@ -108,14 +115,12 @@ static bool generate(Chat *c, const TokenIds *ids, Err *err)
     Request *request = engine_add(c->session.engine, &r, err);
     if (!request)
         return false;
-    catch_interrupts(true);
     bool ok = true;
     while (ok && !engine_idle(c->session.engine)) {
         if (interrupted)
             engine_cancel(request);
         ok = engine_step(c->session.engine, err);
     }
-    catch_interrupts(false);
     if (ok && c->reason == FINISH_ERROR)
         return err_set(err, "the model's output is not a number; are the weights damaged?");
     return ok;
@@ -158,11 +163,9 @@ static bool converse(Chat *c)
             fputs("> ", stdout);
             fflush(stdout);
         }
-        ssize_t n = getline(&line, &cap, stdin);
+        ssize_t n = read_line(&line, &cap);
         if (n < 0)
             break;
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
-            line[--n] = 0;
         if (!strcmp(line, "/exit") || !strcmp(line, "/quit"))
             break;
         Err err = {0};
