@@ -18,7 +18,7 @@ typedef struct Bench {
     const char *config;
     int64_t prompt, decode;
     OptInts batches;
-    bool json;
+    bool json, profile;
 } Bench;
 
 typedef struct Row {
@@ -156,6 +156,57 @@ static void print_json(const Bench *b, const Model *m, const BenchLimits *l, con
                              l->peak_rate, "results", results));
 }
 
+/* ---- where the time goes ------------------------------------------------------------------------------------------ */
+
+typedef struct Share {
+    const char *kernel;
+    double seconds;
+} Share;
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = ((const Share *)a)->seconds, y = ((const Share *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static void print_profile(const Model *m, const char *what, double *seconds, double runs)
+{
+    const Plan *p = model_plan(m);
+    Share *shares = xcalloc((size_t)p->kernels_count, sizeof *shares);
+    double total = 0;
+    for (int i = 0; i < p->kernels_count; i++) {
+        shares[i] = (Share){p->kernels[i].name, seconds[i]};
+        total += seconds[i];
+    }
+    qsort(shares, (size_t)p->kernels_count, sizeof *shares, by_seconds);
+    printf("\n%s: %.3f ms\n", what, 1e3 * total / runs);
+    for (int i = 0; i < p->kernels_count && shares[i].seconds > 0.002 * total; i++)
+        printf("%9.3f ms %5.1f %%  %s\n", 1e3 * shares[i].seconds / runs, 100 * shares[i].seconds / total, shares[i].kernel);
+    free(shares);
+}
+
+/* Once more with a clock around every launch: prefill and a decode step of each batch by kernel. */
+static bool profile(const Bench *b, Model *m, Err *err)
+{
+    size_t kernels = (size_t)model_plan(m)->kernels_count;
+    double *seconds = xcalloc(kernels, sizeof *seconds), ignored, operations;
+    model_set_profile(m, seconds);
+    bool ok = bench_prefill(m, 1, b->prompt, &ignored, &operations, err);
+    if (ok)
+        print_profile(m, "prefill of one prompt", seconds, 1);
+    for (size_t i = 0; ok && i < b->batches.len; i++) {
+        char what[64];
+        snprintf(what, sizeof what, "decode step at batch %lld", (long long)b->batches.at[i]);
+        memset(seconds, 0, kernels * sizeof *seconds);
+        ok = bench_decode(m, b->batches.at[i], b->prompt, b->decode, &ignored, err);
+        if (ok)
+            print_profile(m, what, seconds, (double)b->decode + 1);
+    }
+    model_set_profile(m, NULL);
+    free(seconds);
+    return ok;
+}
+
 static bool bench(const Bench *b, const char *model, Err *err)
 {
     double start = now_seconds();
@@ -178,6 +229,8 @@ static bool bench(const Bench *b, const char *model, Err *err)
         print_json(b, m, &limits, rows, b->batches.len, load_seconds);
     else if (ok)
         print_table(b, m, &limits, rows, b->batches.len);
+    if (ok && b->profile)
+        ok = profile(b, m, err);
     bench_limits_end(&limits, m);
     free(rows);
     model_free(m);
@@ -194,6 +247,7 @@ int cmd_bench(int argc, char **argv)
         {"decode", 0, OPT_INT, &b.decode, "N", "steps of decoding to take the median of (default 32)", 1, 1 << 20},
         {"batch", 0, OPT_INTS, &b.batches, "N,N,...", "sequences at once (default 1,2,4,8,16,32)", 1, 65536},
         {"json", 0, OPT_FLAG, &b.json, NULL, "print a JSON object"},
+        {"profile", 0, OPT_FLAG, &b.profile, NULL, "also print the time of every kernel"},
         RUN_OPTION_ROWS(&b.run),
         {NULL},
     };

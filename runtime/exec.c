@@ -32,6 +32,7 @@ struct Exec {
     Region regions[BUFFER_KINDS];
     VEC(Region) owned; /* mapped tensors that had to be copied */
     LaunchList *steps, sample;
+    double *profile; /* seconds by kernel, or NULL */
 };
 
 static DeviceMemory memory_kind(int kind)
@@ -185,9 +186,19 @@ static void run_list(Exec *e, const LaunchList *list, const int64_t *sizes)
     const DeviceOps *ops = e->device->ops;
     for (int i = 0; i < list->count; i++) {
         const Launch *l = &list->launches[i];
+        double start = e->profile ? now_seconds() : 0;
         ops->launch(e->device, l->kernel, l->buffers, sizes, plan_blocks(&e->plan->kernels[l->kernel], sizes));
+        if (e->profile) {
+            ops->sync(e->device);
+            e->profile[l->kernel] += now_seconds() - start;
+        }
     }
     ops->sync(e->device);
+}
+
+void exec_set_profile(Exec *e, double *seconds)
+{
+    e->profile = seconds;
 }
 
 void exec_run_step(Exec *e, int step, const int64_t sizes[SIZE_COUNT])

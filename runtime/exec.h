@@ -30,6 +30,9 @@ void exec_run_sample(Exec *e, const int64_t sizes[SIZE_COUNT]);
 /* One launch with explicit arguments, finished on return: load steps, limit kernels. */
 void exec_run_once(Exec *e, int kernel, void *const *buffers, const int64_t sizes[SIZE_COUNT], int64_t blocks);
 
+/* From now on the runs add the seconds of each launch to seconds[kernel]; NULL ends it. Waits after every launch. */
+void exec_set_profile(Exec *e, double *seconds);
+
 void exec_zero_page(Exec *e, int64_t page); /* in every kv buffer */
 
 #endif

@@ -318,3 +318,8 @@ void model_run_limit(Model *m, const PlanLimit *limit, void *const *buffers, int
     sizes[SIZE_ROWS] = blocks;
     exec_run_once(m->exec, limit->kernel, buffers, sizes, blocks);
 }
+
+void model_set_profile(Model *m, double *seconds)
+{
+    exec_set_profile(m->exec, seconds);
+}

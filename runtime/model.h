@@ -87,6 +87,8 @@ bool model_run_sample(Model *m, const ModelStep *step, Err *err);
 void model_force_step(Model *m, int step);
 
 /* Runs blocks of one of the plan's limit kernels; the buffers are the device's (bench.c). */
+/* From now on runs add the seconds of each launch to seconds[kernel of the plan]; NULL ends it. */
+void model_set_profile(Model *m, double *seconds);
 void model_run_limit(Model *m, const PlanLimit *limit, void *const *buffers, int64_t blocks);
 Device *model_device(Model *m);
 
