@@ -10,20 +10,23 @@ static Value path_step(Render *r, Value v, Text part)
     return jj_item(r, v, number ? v_int(index) : v_str(part));
 }
 
+static Value or_default(Value v, Value otherwise)
+{
+    bool given = otherwise.kind != V_NONE && otherwise.kind != V_ABSENT;
+    return v.kind == V_UNDEFINED && given ? otherwise : v;
+}
+
 /* `attribute`: None for the element itself, an index, or names and indices joined by dots. */
 static Value get_path(Render *r, Value v, Value attribute, Value otherwise)
 {
     if (attribute.kind == V_ABSENT || attribute.kind == V_NONE)
         return v;
     if (attribute.kind != V_STR)
-        return jj_item(r, v, attribute);
+        return or_default(jj_item(r, v, attribute), otherwise);
     Text dot = TEXT(".");
     const List *parts = jj_split(r, attribute.text, &dot, -1, false);
-    for (size_t i = 0; i < parts->n; i++) {
-        v = path_step(r, v, parts->at[i].text);
-        if (v.kind == V_UNDEFINED && otherwise.kind != V_NONE && otherwise.kind != V_ABSENT)
-            v = otherwise;
-    }
+    for (size_t i = 0; i < parts->n; i++)
+        v = or_default(path_step(r, v, parts->at[i].text), otherwise);
     return v;
 }
 

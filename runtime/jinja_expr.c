@@ -20,7 +20,7 @@ void parse_fail(Parse *p, int line, const char *format, ...)
     va_start(ap, format);
     vsnprintf(message, sizeof message, format, ap);
     va_end(ap);
-    err_set(p->err, "line %d: %s", line, message);
+    err_set(p->err, "line %d: %.*s", line, (int)utf8_complete(message, strlen(message)), message);
     longjmp(p->escape, 1);
 }
 

@@ -75,7 +75,7 @@ static Value raise_exception(Render *r, Value self, const Args *args)
 {
     (void)self;
     Text message = jj_str(r, args->at[0]);
-    jj_fail(r, "%.*s", (int)MIN(message.n, (size_t)900), message.s);
+    jj_fail(r, "%.*s", (int)utf8_complete(message.s, MIN(message.n, (size_t)900)), message.s);
 }
 
 /* The local time in strftime's format, as datetime.now().strftime(format). */

@@ -24,7 +24,7 @@ typedef struct Text {
 } Text;
 
 #define TEXT(literal) ((Text){literal, sizeof(literal) - 1})
-#define TEXT_ARG(t) (int)MIN((t).n, (size_t)200), (t).s /* for "%.*s" in messages */
+#define TEXT_ARG(t) (int)utf8_complete((t).s, MIN((t).n, (size_t)200)), (t).s /* for "%.*s" in messages */
 
 static inline bool text_eq(Text a, Text b)
 {
