@@ -233,6 +233,10 @@ class Errors(Case):
         subprocess.run([str(BLADE.parent / "bladegen"), "build", str(GOLDEN / "qwen3"), "-o", str(pack)], check=True,
                        capture_output=True)
         self.generate_fails("another checkpoint", MODEL, "--pack", pack)
+        subprocess.run([str(BLADE.parent / "bladegen"), "build", str(MODEL), "-o", str(pack), "--target", "aarch64"],
+                       check=True, capture_output=True)
+        if os.uname().machine == "x86_64":
+            self.generate_fails(["a.pack", "built for aarch64"], MODEL, "--pack", pack)
 
     def test_read_only_cache(self):
         cache = self.temporary() / "cache"

@@ -4,17 +4,19 @@ With --weights f32 nothing is rounded: 1e-4 of the largest logit. As stored, wei
 says, and the observed error is printed; W8A8 is compared with the reference that quantizes activations too.
 """
 import os
+import subprocess
 import unittest
 
-from common import GOLDEN, Case, floats, golden, golden_models, good, ids_text, json_lines, main, row_error
+from common import (BLADEGEN, GOLDEN, Case, blade, floats, golden, golden_models, good, ids_text, json_lines, main,
+                    row_error)
 
 TOLERANCE_F32 = 1e-4
 TOLERANCE_STORED = 0.1  # activations in bf16 or int8 against float32; observed errors are printed
 
 
-def run(name, prompts, weights):
+def run(name, prompts, weights, *options):
     args = [a for p in prompts for a in ("--ids", ids_text(p["ids"]))]
-    args += ["--all", "-n", len(prompts[0]["greedy"]), "--weights", weights]
+    args += ["--all", "-n", len(prompts[0]["greedy"]), "--weights", weights, *options]
     return json_lines(good("logits", GOLDEN / name, *args))
 
 
@@ -50,6 +52,42 @@ class Golden(Case):
         print(f"{name}: as stored: largest error {worst:.2e}, median {median:.2e}, "
               f"greedy tokens equal for {same} of {len(prompts)} prompts")
         self.assertLess(worst, TOLERANCE_STORED)
+
+
+class Targets(Case):
+    """Packs for every target that this machine runs, built ahead of time."""
+
+    def check(self, name, weights="auto", tolerance=TOLERANCE_STORED):
+        prompts = golden(name)["prompts"]
+        key = "logits_a8_b64" if weights == "auto" and "logits_a8_b64" in prompts[0] else "logits_b64"
+        pack = self.temporary() / "model.pack"
+        for target in ("x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"):
+            command = [BLADEGEN, "build", GOLDEN / name, "--target", target, "--weights", weights, "-o", pack]
+            subprocess.run(command, check=True, capture_output=True)
+            first = blade("logits", GOLDEN / name, "--ids", "1", "--weights", weights, "--pack", pack)
+            if f"built for {target}, but this processor lacks" in first.err:
+                print(f"{name}: {target}: not run, this processor is older")
+                continue
+            results = run(name, prompts, weights, "--pack", pack)
+            worst = max(errors(prompts, results, key))
+            print(f"{name}: --target {target} --weights {weights}: largest error {worst:.2e}")
+            self.assertLess(worst, tolerance)
+
+    def test_llama_f32(self):
+        self.check("llama-f32", "f32", TOLERANCE_F32)
+
+    def test_qwen3_bf16(self):
+        self.check("qwen3")
+
+    def test_gptq(self):
+        self.check("llama-gptq4-act")
+        self.check("llama-gptq4-act", "f32", TOLERANCE_F32)
+
+    def test_w8a8(self):
+        self.check("llama-ct-w8a8")
+
+    def test_half(self):
+        self.check("llama-f16-legacy")
 
 
 def add_tests():
