@@ -3,11 +3,12 @@
 With --weights f32 nothing is rounded: 1e-4 of the largest logit. As stored, weights and activations are what the format
 says, and the observed error is printed; W8A8 is compared with the reference that quantizes activations too.
 """
+import json
 import os
 import subprocess
 import unittest
 
-from common import (BLADEGEN, GOLDEN, Case, blade, floats, golden, golden_models, good, ids_text, json_lines, main,
+from common import (BLADEGEN, GOLDEN, ROOT, Case, blade, floats, golden, golden_models, good, ids_text, json_lines, main,
                     row_error)
 
 TOLERANCE_F32 = 1e-4
@@ -52,6 +53,44 @@ class Golden(Case):
         print(f"{name}: as stored: largest error {worst:.2e}, median {median:.2e}, "
               f"greedy tokens equal for {same} of {len(prompts)} prompts")
         self.assertLess(worst, TOLERANCE_STORED)
+
+
+class DemoModel(Case):
+    """The trained model of the repository: from text to text, and perplexity, against transformers in float32."""
+
+    def setUp(self):
+        self.folder = ROOT / "models" / "shakespeare-llama"
+        file = GOLDEN / "shakespeare-llama.json"
+        if not file.exists() or not (self.folder / "model.safetensors").exists():
+            self.skipTest("the demo model is not there")
+        self.golden = json.loads(file.read_text())
+
+    def test_text(self):
+        prompts = self.golden["prompts"]
+        args = [a for p in prompts for a in ("-p", p["text"])]
+        args += ["-n", len(prompts[0]["greedy"]), "--temperature", 0, "--json", "--weights", "f32"]
+        for prompt, result in zip(prompts, json_lines(good("generate", self.folder, *args)), strict=True):
+            self.assertEqual(result["prompt_tokens"], len(prompt["ids"]))
+            self.assertEqual(result["token_ids"], prompt["greedy"], prompt["text"])
+            self.assertEqual(result["text"], prompt["greedy_text"])
+
+    def test_logits(self):
+        for weights, tolerance in (("f32", TOLERANCE_F32), ("auto", TOLERANCE_STORED)):
+            prompts = self.golden["prompts"]
+            worst = max(errors(prompts, run(self.folder, prompts, weights)))
+            print(f"demo model: --weights {weights}: largest error {worst:.2e} (tolerance {tolerance:.0e})")
+            self.assertLess(worst, tolerance)
+
+    def test_perplexity(self):
+        expected = self.golden["perplexity"]
+        path = self.temporary() / "text"
+        path.write_text(expected["text"])
+        for weights, tolerance in (("f32", 1e-5), ("auto", 1e-2)):
+            got = json.loads(good("perplexity", self.folder, path, "--json", "--weights", weights))
+            error = got["nll_per_token"] / expected["nats_per_token"] - 1
+            print(f"demo model: --weights {weights}: nats per token differ by {error:.1e} (tolerance {tolerance:.0e})")
+            self.assertEqual(got["tokens"], expected["tokens"])
+            self.assertLess(abs(error), tolerance)
 
 
 class Targets(Case):
