@@ -6,8 +6,8 @@
     python scripts/train_demo_model.py TEXT models/shakespeare-llama --evaluate       evaluates and samples only
 
 TEXT is a plain UTF-8 file of plays: speeches separated by blank lines. Its last tenth (from the first blank line after
-90 % of the bytes) is held out: neither the tokenizer nor the model sees it; `--heldout FILE` writes it to a file, so that
-`blade perplexity` can be run on it. The weights with the lowest held-out loss are the ones saved, rounded to bfloat16.
+90 % of the text) is held out: neither the tokenizer nor the model sees it; `--heldout FILE` writes it to a file, so
+that `blade perplexity` can be run on it. The weights with the lowest held-out loss are saved, rounded to bfloat16.
 
 Perplexity here is what `blade perplexity MODEL FILE` computes: the whole file is tokenized at once, cut into windows of
 max_position_embeddings tokens that do not overlap, each window beginning with BOS (so it holds one token less of the
@@ -58,12 +58,13 @@ def make_model(tok):
 
 
 def add_dropout(model, p):
-    """Dropout on what each attention and MLP block adds to the residual stream; transformers' Llama has none."""
+    """Dropout on the embeddings and on what each block adds to the residual stream; transformers' Llama has none."""
     def drop_first(_module, _args, out):
         if isinstance(out, tuple):
             return (torch.nn.functional.dropout(out[0], p, model.training),) + out[1:]
         return torch.nn.functional.dropout(out, p, model.training)
 
+    model.model.embed_tokens.register_forward_hook(drop_first)
     for layer in model.model.layers:
         layer.self_attn.register_forward_hook(drop_first)
         layer.mlp.register_forward_hook(drop_first)
@@ -116,10 +117,10 @@ def train(args, tok, train_ids, heldout_ids):
     """Trains and leaves the model with the lowest held-out loss, rounded to bfloat16, in args.model."""
     model = make_model(tok)
     add_dropout(model, args.dropout)
-    print(f"{model.num_parameters():,} parameters, {len(train_ids):,} training and {len(heldout_ids):,} held-out tokens")
+    print(f"{model.num_parameters():,} parameters, {len(train_ids):,} training, {len(heldout_ids):,} held-out tokens")
     decay = [p for p in model.parameters() if p.dim() == 2]
     no_decay = [p for p in model.parameters() if p.dim() < 2]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": no_decay, "weight_decay": 0.0}],
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": args.decay}, {"params": no_decay, "weight_decay": 0.0}],
                             lr=args.lr, betas=(0.9, 0.95))
 
     def schedule(step):
@@ -149,8 +150,8 @@ def train(args, tok, train_ids, heldout_ids):
             if held < best:
                 best, mark = held, " *"
                 save(model, tok, args.model)
-            print(f"step {step:5d}  train {running / n:.4f}  held-out {held:.4f}  {time.monotonic() - started:.0f} s{mark}",
-                  flush=True)
+            seconds = time.monotonic() - started
+            print(f"step {step:5d}  train {running / n:.4f}  held-out {held:.4f}  {seconds:.0f} s{mark}", flush=True)
             running = 0.0
 
 
@@ -175,8 +176,9 @@ def report(model, tok, heldout, ids):
         for prompt in ("ROMEO:", "First Citizen:\n", "KING RICHARD III:\nNow"):
             torch.manual_seed(1)
             x = tok(prompt, return_tensors="pt", return_token_type_ids=False)
-            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-            y = model.generate(**x, max_new_tokens=100, pad_token_id=tok.eos_token_id, **sampling)
+            sampling = {"temperature": temperature, "top_k": 0} if temperature else {}
+            y = model.generate(**x, max_new_tokens=100, do_sample=temperature > 0, pad_token_id=tok.eos_token_id,
+                               **sampling)
             print(f"--- temperature {temperature}\n{tok.decode(y[0], skip_special_tokens=True)}")
 
 
@@ -186,11 +188,12 @@ def main():
     ap.add_argument("model", type=pathlib.Path)
     ap.add_argument("--evaluate", action="store_true", help="only evaluate and sample the model in the folder")
     ap.add_argument("--heldout", type=pathlib.Path, help="write the held-out text to this file")
-    ap.add_argument("--steps", type=int, default=2000)
+    ap.add_argument("--steps", type=int, default=1600)
     ap.add_argument("--batch", type=int, default=8, help="passages of 512 tokens a step")
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--warmup", type=int, default=100)
-    ap.add_argument("--dropout", type=float, default=0.2)
+    ap.add_argument("--dropout", type=float, default=0.3)
+    ap.add_argument("--decay", type=float, default=0.3, help="weight decay of the matrices")
     ap.add_argument("--every", type=int, default=100, help="steps between held-out evaluations")
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--seed", type=int, default=1)

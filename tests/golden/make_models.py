@@ -4,6 +4,8 @@ computes with them. See models/README.md for the form of golden.json and the ver
 
     pip install -r scripts/requirements-golden.txt
     python tests/golden/make_models.py [NAME...]        all checkpoints, or only those named
+    python tests/golden/make_models.py --demo TEXT      models/shakespeare-llama.json, of the trained demo model; TEXT
+                                                        is its training text: the excerpt is from the held-out part
 
 Every checkpoint has a fixed seed. Prompts are chosen among random ones so that greedy decoding is not sensitive to
 rounding: at each step the best logit leads the second by at least MARGIN of the largest magnitude, and the continuation
@@ -31,6 +33,11 @@ FOLDER = pathlib.Path(__file__).parent / "models"
 MARGIN = 0.01
 STEPS = 24
 LENGTHS = {1: 90, 7: 64, 40: 48, 100: 32}  # prompt length -> how many candidates to choose from
+REFERENCE = f"transformers {transformers.__version__}, torch {torch.__version__}, float32, eager attention"
+DEMO_PROMPTS = (
+    "ROMEO:", "JULIET:\nO", "First Citizen:\n", "KING RICHARD III:\nNow", "To be, or not to be", "My lord,",
+    "What light through yonder", "QUEEN MARGARET:\nAnd thou", "The king is", "DUKE VINCENTIO:", "O, ", "Come, sir",
+    "I'll tell thee", "Nurse:\n", "GLOUCESTER:\nWhat", "Good morrow", "LADY ANNE:", "Peace,", "Farewell", "Is it")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "t"), ("i", "n"), ("e", "r"), ("Ġ", "a"), ("a", "n"), ("o", "n"), ("r", "e"),
           ("Ġ", "s"), ("in", "g"), ("o", "r"), ("e", "n"), ("a", "t")]
@@ -83,8 +90,9 @@ MODELS = {
     "llama-rope-linear": LLAMA | size(32, 64, 2, 1) | {
         "torch_dtype": "bfloat16", "tie_word_embeddings": True, "rope_theta": 10000.0,
         "rope_scaling": {"factor": 4.0, "type": "linear"}},
-    "llama-bias": LLAMA | size(32, 64, 2, 1) | {"dtype": "bfloat16", "tie_word_embeddings": True, "attention_bias": True,
-                                          "mlp_bias": True, "rope_parameters": ROPE | {"rope_type": "default"}},
+    "llama-bias": LLAMA | size(32, 64, 2, 1) | {
+        "dtype": "bfloat16", "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+        "rope_parameters": ROPE | {"rope_type": "default"}},
     "llama-head-dim": LLAMA | size(32, 64) | {"torch_dtype": "bfloat16", "tie_word_embeddings": True, "head_dim": 32,
                                               **ROPE},
     "llama-odd": LLAMA | size(40, 108, 5, 1, 263) | {"torch_dtype": "bfloat16", "tie_word_embeddings": False, **ROPE},
@@ -93,8 +101,9 @@ MODELS = {
     "mistral-full": MISTRAL | size(32, 64, 2, 1) | {"dtype": "bfloat16", "tie_word_embeddings": False, "head_dim": 16,
                                               "sliding_window": None,
                                               "rope_parameters": ROPE | {"rope_type": "default"}},
-    "qwen2-tied": QWEN2 | size(32, 64, 2, 1) | {"torch_dtype": "bfloat16", "tie_word_embeddings": True, "rope_theta": 1000000.0,
-                                          "sliding_window": 8, "use_sliding_window": False, "max_window_layers": 2},
+    "qwen2-tied": QWEN2 | size(32, 64, 2, 1) | {
+        "torch_dtype": "bfloat16", "tie_word_embeddings": True, "rope_theta": 1000000.0, "sliding_window": 8,
+        "use_sliding_window": False, "max_window_layers": 2},
     "qwen2-yarn": QWEN2 | size(32, 64, 2, 1) | {
         "torch_dtype": "bfloat16", "tie_word_embeddings": False, "rope_theta": 10000.0, "use_sliding_window": False,
         "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 64, "type": "yarn"}},
@@ -164,8 +173,8 @@ def stored_dtype(config):
 
 
 def make_tokenizer(config):
-    """Byte-level BPE with two special tokens and as many merges as fill the vocabulary; it adds no BOS, so that any text
-    is a prompt of exactly its tokens. Qwen's have their own pre-tokenizer pattern."""
+    """Byte-level BPE with two special tokens and as many merges as fill the vocabulary; it adds no BOS, so that any
+    text is a prompt of exactly its tokens. Qwen's have their own pre-tokenizer pattern."""
     vocab = {"<|begin|>": 0, "<|end|>": 1}
     for ch in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocab[ch] = len(vocab)
@@ -279,7 +288,7 @@ def write_weights(folder, stored, shards):
 
 
 def reference_model(folder, config, exact):
-    """transformers' model in float32 with eager attention; quantized checkpoints get the exact weights they stand for."""
+    """transformers' model in float32, eager attention; quantized checkpoints get the exact weights they stand for."""
     if "quantization_config" not in config:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     plain = {k: v for k, v in config.items() if k != "quantization_config"}
@@ -347,8 +356,8 @@ def random_prompts(tok, length, count, rng):
 
 
 def choose_prompt(runs, ids):
-    """Picks the candidate with the widest margin among those whose continuations vary and hold no special token; runs is
-    a list of greedy() results. None when no candidate will do."""
+    """Picks the candidate with the widest margin among those whose continuations vary and hold no special token; runs
+    is a list of greedy() results. None when no candidate will do."""
     least = torch.stack([margin for _, margin in runs]).amin(dim=0)
     for i in least.argsort(descending=True).tolist():
         rows = [out[i] for out, _ in runs]
@@ -387,8 +396,7 @@ def make_golden(models_, tok, seed):
             entry[f"greedy{suffix}"] = row.tolist()
             entry[f"logits{suffix}_b64"] = encode_floats(logits_of(model, ids[None])[0, at])
         prompts.append(entry)
-    return {"reference": f"transformers {transformers.__version__}, torch {torch.__version__}, float32, eager attention",
-            "min_margin": round(worst, 5), "prompts": prompts}
+    return {"reference": REFERENCE, "min_margin": round(worst, 5), "prompts": prompts}
 
 
 def float64_error(model, prompts):
@@ -428,8 +436,45 @@ def make(name):
           f"float32 error {error:.1e}", flush=True)
 
 
+def excerpt_loss(model, tok, text):
+    """Perplexity as `blade perplexity` defines it: windows of max_position_embeddings tokens, each begun with BOS."""
+    ids, room, total = tok.encode(text, add_special_tokens=False), model.config.max_position_embeddings - 1, 0.0
+    for at in range(0, len(ids), room):
+        row = torch.tensor([[tok.bos_token_id] + ids[at : at + room]])
+        logits = logits_of(model, row)[0, :-1].double()
+        total += torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum").item()
+    return {"text": text, "tokens": len(ids), "nats_per_token": round(total / len(ids), 7)}
+
+
+def make_demo(training_text):
+    """Golden output of the demo model: prompts (ids with BOS) whose greedy continuation is robust, and perplexity."""
+    folder = FOLDER.parents[2] / "models" / "shakespeare-llama"
+    tok = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    prompts, worst = [], 1.0
+    for text in DEMO_PROMPTS:
+        ids = tok.encode(text)
+        row, margin = greedy(model, torch.tensor([ids]))
+        if margin.item() < MARGIN / 10:  # a trained model is often of two minds; float32 still tells them apart
+            continue
+        worst, at = min(worst, margin.item()), [0, len(ids) - 1]
+        prompts.append({"text": text, "ids": ids, "greedy": row[0].tolist(), "greedy_text": tok.decode(row[0]),
+                        "logit_positions": at, "logits_shape": [2, len(tok)],
+                        "logits_b64": encode_floats(logits_of(model, torch.tensor([ids]))[0, at])})
+    start = training_text.index("\n\n", len(training_text) * 9 // 10) + 2
+    golden = {"reference": REFERENCE, "min_margin": round(worst, 5), "prompts": prompts,
+              "perplexity": excerpt_loss(model, tok, training_text[start : start + 4000])}
+    path = FOLDER / "shakespeare-llama.json"
+    path.write_text(json.dumps(golden, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{path.name}: {len(prompts)} of {len(DEMO_PROMPTS)} prompts, margin {worst:.4f}, "
+          f"float32 error {float64_error(model, prompts):.1e}")
+
+
 def main():
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--demo"]:
+        make_demo(pathlib.Path(sys.argv[2]).read_text(encoding="utf-8"))
+        return
     for name in sys.argv[1:] or MODELS:
         make(name)
 

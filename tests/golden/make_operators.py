@@ -26,20 +26,22 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 TABLES = {
     "default": (64, 4096, {"rope_type": "default", "rope_theta": 10000.0}),
     "default, head_dim 16, theta 1e6": (16, 4096, {"rope_type": "default", "rope_theta": 1e6}),
-    "default, half of the head": (64, 4096, {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
+    "default, half of the head": (64, 4096, {"rope_type": "default", "rope_theta": 10000.0,
+                                             "partial_rotary_factor": 0.5}),
     "default, 0.4 of 80": (80, 2048, {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4}),
     "linear": (64, 16384, {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
     "linear, 2.5, half of the head": (64, 4096, {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5,
                                                  "partial_rotary_factor": 0.5}),
     "llama3 (Llama-3.1-8B)": (128, 131072, LLAMA3 | {"rope_theta": 500000.0}),
     "llama3 (Llama-3.2-1B)": (64, 131072, LLAMA3 | {"rope_theta": 500000.0, "factor": 32.0}),
-    "llama3, short original context": (16, 256, LLAMA3 | {"rope_theta": 10000.0, "original_max_position_embeddings": 64}),
+    "llama3, short original context": (16, 256, LLAMA3 | {"rope_theta": 10000.0,
+                                                          "original_max_position_embeddings": 64}),
     "yarn (Qwen3)": (128, 131072, YARN | {"rope_theta": 1e6}),
     "yarn, short original context": (16, 256, YARN | {"rope_theta": 10000.0, "original_max_position_embeddings": 64}),
     "yarn, attention_factor": (64, 131072, YARN | {"rope_theta": 10000.0, "attention_factor": 0.75}),
     "yarn, mscale (DeepSeek-V2-Lite)": (64, 163840, YARN | {
-        "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
-        "mscale": 0.707, "mscale_all_dim": 0.707}),
+        "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096, "beta_fast": 32,
+        "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707}),
     "yarn, mscale over another mscale_all_dim": (64, 163840, YARN | {
         "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096, "mscale": 1.0,
         "mscale_all_dim": 0.5}),
@@ -93,7 +95,8 @@ def rotation(name, style, head_dim, fraction, positions, gen):
     parameters = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": fraction}
     x = torch.randn(1, 2, len(positions), head_dim, generator=gen)
     if style == "interleaved":
-        config = GlmConfig(hidden_size=2 * head_dim, num_attention_heads=2, head_dim=head_dim, rope_parameters=parameters)
+        config = GlmConfig(hidden_size=2 * head_dim, num_attention_heads=2, head_dim=head_dim,
+                           rope_parameters=parameters)
         cos, sin = modeling_glm.GlmRotaryEmbedding(config)(x, torch.tensor([positions]))
         y, _ = modeling_glm.apply_rotary_pos_emb(x, x, cos, sin)
     else:
