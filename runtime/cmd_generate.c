@@ -38,7 +38,10 @@ struct Generate {
     ChatTemplate *chat;
     RequestParams defaults;
     VEC(Prompt *) prompts;
-    size_t current, shown; /* prompt being printed; bytes of its continuation that were */
+    size_t current;        /* prompt being printed in text mode, or to be printed next as JSON */
+    bool begun;            /* its own text has been printed */
+    size_t shown;          /* bytes of its continuation that were */
+    size_t finished;       /* prompts */
     bool json, terminal;
 };
 
@@ -190,16 +193,16 @@ static void print_result(const Prompt *p)
 
 static void print_text(Generate *g, const Prompt *p)
 {
-    if (!g->shown) {
+    if (!g->begun) {
         Buf prompt = {0};
         buf_puts(&prompt, p->index ? "\n" : "");
         cmd_put_utf8(&prompt, p->text.data, p->text.len);
         fwrite(prompt.data, 1, prompt.len, stdout);
         buf_free(&prompt);
-        g->shown = 1; /* counts one more than the bytes that were printed */
+        g->begun = true;
     }
-    fwrite(p->out.data + g->shown - 1, 1, p->out.len - (g->shown - 1), stdout);
-    g->shown = p->out.len + 1;
+    fwrite(p->out.data + g->shown, 1, p->out.len - g->shown, stdout);
+    g->shown = p->out.len;
     if (p->finished)
         putchar('\n');
 }
@@ -215,6 +218,7 @@ static void print_ready(Generate *g)
             print_result(p);
         if (!p->finished)
             break;
+        g->begun = false;
         g->shown = 0;
     }
     if (g->terminal)
@@ -236,6 +240,7 @@ static void on_finish(void *context, FinishReason reason)
     Prompt *p = context;
     p->reason = text_finish(p->stream, &p->out) || reason == FINISH_ERROR ? reason : FINISH_STOP;
     p->finished = true;
+    p->owner->finished++;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
@@ -261,14 +266,28 @@ static bool submit(Generate *g, Err *err)
     return true;
 }
 
+/* Counts prompts on a terminal when the output goes elsewhere; `next` is the time of the next update. */
+static void show_progress(const Generate *g, double *next)
+{
+    if (g->terminal || now_seconds() < *next || !isatty(STDERR_FILENO))
+        return;
+    *next = now_seconds() + 0.2;
+    fprintf(stderr, "\r\033[K%zu of %zu prompts, %lld tokens", g->finished, g->prompts.len,
+            (long long)engine_stats(g->session.engine)->generated_tokens);
+}
+
 static bool run(Generate *g, Err *err)
 {
     g->terminal = isatty(STDOUT_FILENO);
+    double start = now_seconds() + 0.5, next = start;
     while (!engine_idle(g->session.engine)) {
         print_ready(g);
+        show_progress(g, &next);
         if (!engine_step(g->session.engine, err))
             return false;
     }
+    if (next > start)
+        fputs("\r\033[K", stderr);
     print_ready(g);
     for (size_t i = 0; i < g->prompts.len; i++)
         if (g->prompts.at[i]->reason == FINISH_ERROR)
