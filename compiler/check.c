@@ -260,8 +260,10 @@ static bool check_gemm(Check *c, Ref r)
         return BAD(c, r, "its tiles of '%s' and '%s' may pass their ends, which gemm does not mask; cut the %s to fit, "
                    "or give the view `inside` where the memory has room", ma->name, mb->name,
                    over_rows ? "rows" : "columns");
-    if (ir_divisor(k, b->arg[mb->rank]) % PANEL_COLS)
-        return BAD(c, r, "the first column of B is not known to be a multiple of %d", PANEL_COLS);
+    int step = MIN(b->type.cols, mb->wide);
+    if (MAX(b->type.cols, mb->wide) % step || ir_divisor(k, b->arg[mb->rank]) % step)
+        return BAD(c, r, "%d columns of B from a column not known to be a multiple of %d straddle its panels of %d",
+                   b->type.cols, step, mb->wide);
     return ir_divisor(k, b->arg[mb->rank - 1]) % unit == 0 ||
            BAD(c, r, "the first K of B is not known to be a multiple of the panel's unit %d", unit);
 }

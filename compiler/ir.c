@@ -480,7 +480,7 @@ int64_t memory_bytes(const Memory *m, const int64_t *sizes)
     for (int d = 0; d < m->rank; d++) {
         int64_t extent = m->dim[d].n * (m->dim[d].size >= 0 ? sizes[m->dim[d].size] : 1);
         if (m->layout == LAYOUT_PANEL && d == m->rank - 1)
-            extent = round_up(extent, PANEL_COLS);
+            extent = round_up(extent, m->wide);
         else if (m->layout == LAYOUT_PANEL && d == m->rank - 2)
             extent = round_up(extent, m->unit);
         else if (m->layout == LAYOUT_ROWS && d == m->rank - 1 && m->pitch)

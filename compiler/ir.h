@@ -59,8 +59,8 @@ typedef struct Dim {
 
 /* How elements lie in memory.
  *   ROWS   row-major; `pitch` elements from row to row of the last two dimensions
- *   PANEL  the last two dimensions are a matrix B[K,N] packed for gemm: [N/16][K/unit][16][unit], `unit` elements of K
- *          side by side (together 32 bits, or 64 for the byte formats packed as nibbles); K and N are padded up */
+ *   PANEL  the last two dimensions are a matrix B[K,N] packed for gemm: [N/wide][K/unit][wide][unit], `unit` elements of
+ *          K side by side (together 32 bits), `wide` columns before K advances; K and N are padded up */
 typedef enum Layout { LAYOUT_ROWS, LAYOUT_PANEL } Layout;
 typedef enum Space { SPACE_GLOBAL, SPACE_SHARED } Space;
 typedef enum Access { ACCESS_IN, ACCESS_OUT, ACCESS_INOUT } Access;
@@ -73,6 +73,7 @@ typedef struct Memory {
     int64_t pitch; /* elements; >= last extent; 0 means the last extent */
     Layout layout;
     int unit; /* PANEL: elements of K side by side */
+    int wide; /* PANEL: columns side by side, a multiple of 16 */
     bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p,2p+1 at bits 4p,16+4p), else for byte dots */
     Space space;
     Access access;

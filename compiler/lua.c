@@ -309,7 +309,7 @@ static bool field_bool(lua_State *L, int table, const char *name)
     return v;
 }
 
-/* Reads {name=, elem=, dims={}, pitch=, panel=, pairs=, access=} at stack index `t`. */
+/* Reads {name=, elem=, dims={}, pitch=, panel=, wide=, pairs=, access=} at stack index `t`. */
 static Memory read_memory(lua_State *L, int t, const char *name)
 {
     static const char *const access[] = {"in", "out", "inout", NULL};
@@ -331,6 +331,9 @@ static Memory read_memory(lua_State *L, int t, const char *name)
     m.pitch = field_integer(L, t, "pitch", 0);
     m.unit = (int)field_integer(L, t, "panel", 0);
     m.layout = m.unit ? LAYOUT_PANEL : LAYOUT_ROWS;
+    m.wide = (int)field_integer(L, t, "wide", PANEL_COLS);
+    if (m.wide < PANEL_COLS || m.wide % PANEL_COLS || m.wide > 4096)
+        fail(L, "a panel is a multiple of 16 columns wide");
     m.pairs = field_bool(L, t, "pairs");
     if (m.layout == LAYOUT_PANEL && (m.rank < 2 || m.dim[m.rank - 1].size >= 0 || m.dim[m.rank - 2].size >= 0))
         fail(L, "a panel needs two constant last dimensions");
@@ -347,7 +350,7 @@ static int l_arg(lua_State *L)
     return push_value(L, k, ir_memory(k, &m, here(L, k)));
 }
 
-/* k:shared(elem, {dims}, {pitch=, panel=, pairs=}) */
+/* k:shared(elem, {dims}, {pitch=, panel=, wide=, pairs=}) */
 static int l_shared(lua_State *L)
 {
     Kernel *k = check_kernel(L, 1);
@@ -355,7 +358,7 @@ static int l_shared(lua_State *L)
     lua_newtable(L);
     lua_pushvalue(L, 2), lua_setfield(L, 5, "elem");
     lua_pushvalue(L, 3), lua_setfield(L, 5, "dims");
-    static const char *const copied[] = {"pitch", "panel", "pairs"};
+    static const char *const copied[] = {"pitch", "panel", "wide", "pairs"};
     for (size_t i = 0; lua_istable(L, 4) && i < COUNT(copied); i++) {
         lua_getfield(L, 4, copied[i]);
         lua_setfield(L, 5, copied[i]);

@@ -313,7 +313,7 @@ static bool shape(Parser *p, Memory *m)
 }
 
 /* memory = "memory" ( "global" argument ( "in" | "out" | "inout" ) | "shared" ) element name shape
- *          [ "pitch" int ] [ "panel" unit [ "pairs" ] ] */
+ *          [ "pitch" int ] [ "panel" unit [ "wide" columns ] [ "pairs" ] ] */
 static bool memory(Parser *p, Memory *m)
 {
     static const char *const spaces[] = {"global", "shared"}, *const accesses[] = {"in", "out", "inout"};
@@ -337,6 +337,9 @@ static bool memory(Parser *p, Memory *m)
     if (accept_word(p, "panel")) {
         m->layout = LAYOUT_PANEL;
         if (!small(p, 1, 64, &m->unit))
+            return false;
+        m->wide = PANEL_COLS;
+        if (accept_word(p, "wide") && !small(p, PANEL_COLS, 4096, &m->wide))
             return false;
         m->pairs = accept_word(p, "pairs");
         return true;

@@ -94,8 +94,12 @@ static void put_memory(Buf *out, const Memory *m)
     buf_putc(out, ']');
     if (m->pitch)
         buf_printf(out, " pitch %lld", (long long)m->pitch);
-    if (m->layout == LAYOUT_PANEL)
-        buf_printf(out, " panel %d%s", m->unit, m->pairs ? " pairs" : "");
+    if (m->layout == LAYOUT_PANEL) {
+        buf_printf(out, " panel %d", m->unit);
+        if (m->wide != PANEL_COLS)
+            buf_printf(out, " wide %d", m->wide);
+        buf_puts(out, m->pairs ? " pairs" : "");
+    }
 }
 
 static void put_operands(Buf *out, const Ins *i, int from)

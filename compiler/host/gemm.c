@@ -185,7 +185,10 @@ typedef struct Gemm {
     const Atom *atom;
     int rows, blocks;          /* tile: rows x blocks of 16 columns */
     V a, b;                    /* byte pointers at (row 0, k 0) and (k 0, column 0) */
-    int64_t a_stride, b_block; /* bytes from row to row, and from column block to column block */
+    int64_t a_stride;          /* bytes from row to row */
+    int64_t b_line;            /* bytes from line to line of K: all columns of a panel */
+    int64_t b_panel;           /* bytes from panel to panel */
+    int in_panel;              /* column blocks in a panel */
     V *acc;                    /* allocas, row by row */
 } Gemm;
 
@@ -202,10 +205,11 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
     const Atom *at = g->atom;
     LLVMTypeRef vec = vec_type(l->i32, 16);
     V a_off = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)at->parts * at->a_bytes), "");
-    V b_off = LLVMBuildNSWMul(l->b, line, i64_const(l, at->line_bytes), "");
+    V b_off = LLVMBuildNSWMul(l->b, line, i64_const(l, g->b_line), "");
     V lines[16];
     for (int n = 0; n < g->blocks; n++) {
-        lines[n] = LLVMBuildLoad2(l->b, vec, byte_at(l, g->b, b_off, n * g->b_block + (int64_t)ahead * at->line_bytes), "");
+        int64_t plus = n / g->in_panel * g->b_panel + n % g->in_panel * at->line_bytes + ahead * g->b_line;
+        lines[n] = LLVMBuildLoad2(l->b, vec, byte_at(l, g->b, b_off, plus), "");
         LLVMSetAlignment(lines[n], 64);
     }
     for (int part = 0; part < at->parts; part++) {
@@ -275,7 +279,9 @@ void lower_gemm(Lower *l, const Ins *i)
     const Memory *ma = &l->k->mem.at[ir_at(l->k, a->arg[0])->integer], *mb = &l->k->mem.at[ir_at(l->k, b->arg[0])->integer];
     Gemm g = {.atom = atom, .rows = a->type.rows, .blocks = b->type.cols / PANEL_COLS, .acc = l->val[i->arg[0]].at};
     g.a_stride = (ma->rank > 1 ? row_stride(ma) : 0) * dtype_bits(ma->elem) / 8;
-    g.b_block = panel_block(mb) * dtype_bits(mb->elem) / 8;
+    g.in_panel = mb->wide / PANEL_COLS;
+    g.b_line = (int64_t)g.in_panel * atom->line_bytes;
+    g.b_panel = panel_elements(mb) * dtype_bits(mb->elem) / 8;
     V a_off = LLVMBuildNSWMul(l->b, element_offset(l, a, l->val[i->arg[1]].at[0], 0, 0),
                               i64_const(l, dtype_bits(ma->elem) / 8), "");
     g.a = LLVMBuildGEP2(l->b, l->i8, l->base[ir_at(l->k, a->arg[0])->integer], &a_off, 1, "");

@@ -56,7 +56,7 @@ V view_offset(Lower *l, const Ins *view); /* elements from the base to the corne
 V element_offset(Lower *l, const Ins *view, V corner, int r, int c);
 void lower_memory(Lower *l, const Ins *i, Ref r);
 int64_t row_stride(const Memory *m); /* elements between rows of the last two dimensions (ROWS) */
-int64_t panel_block(const Memory *m); /* elements of one block of 16 columns (PANEL) */
+int64_t panel_elements(const Memory *m); /* elements of `wide` columns, all of K (PANEL) */
 
 /* math.c: elementwise operations on vectors of any length */
 V math_unary(Lower *l, Op op, V x, int n);

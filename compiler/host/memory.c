@@ -11,9 +11,9 @@ static int64_t round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-int64_t panel_block(const Memory *m)
+int64_t panel_elements(const Memory *m)
 {
-    return round_up(m->dim[m->rank - 2].n, m->unit) * PANEL_COLS;
+    return round_up(m->dim[m->rank - 2].n, m->unit) * m->wide;
 }
 
 static V mul(Lower *l, V x, int64_t by)
@@ -66,7 +66,7 @@ V view_offset(Lower *l, const Ins *view)
 {
     const Memory *m = memory_of(l, view);
     if (m->layout == LAYOUT_PANEL)
-        return lead_offset(l, view, m->rank - 2, panel_block(m) * round_up(m->dim[m->rank - 1].n, PANEL_COLS) / PANEL_COLS);
+        return lead_offset(l, view, m->rank - 2, panel_elements(m) * (round_up(m->dim[m->rank - 1].n, m->wide) / m->wide));
     if (m->rank == 1)
         return coordinate(l, view, 0);
     int last = m->rank - 1;
@@ -80,12 +80,12 @@ static V add_const(Lower *l, V x, int64_t c)
     return c ? LLVMBuildNSWAdd(l->b, x, i64_const(l, c), "") : x;
 }
 
-/* Element (k, n) of a panel: [n/16][k/unit][n%16][k%unit]. */
+/* Element (k, n) of a panel: [n/wide][k/unit][n%wide][k%unit]. */
 static V panel_offset(Lower *l, const Memory *m, V k, V n)
 {
-    V block = mul(l, LLVMBuildUDiv(l->b, n, i64_const(l, PANEL_COLS), ""), panel_block(m));
-    V line = mul(l, LLVMBuildUDiv(l->b, k, i64_const(l, m->unit), ""), PANEL_COLS * m->unit);
-    V col = mul(l, LLVMBuildURem(l->b, n, i64_const(l, PANEL_COLS), ""), m->unit);
+    V block = mul(l, LLVMBuildUDiv(l->b, n, i64_const(l, m->wide), ""), panel_elements(m));
+    V line = mul(l, LLVMBuildUDiv(l->b, k, i64_const(l, m->unit), ""), (int64_t)m->wide * m->unit);
+    V col = mul(l, LLVMBuildURem(l->b, n, i64_const(l, m->wide), ""), m->unit);
     V rest = LLVMBuildURem(l->b, k, i64_const(l, m->unit), "");
     return LLVMBuildNSWAdd(l->b, LLVMBuildNSWAdd(l->b, block, line, ""), LLVMBuildNSWAdd(l->b, col, rest, ""), "");
 }

@@ -148,7 +148,7 @@ function Graph:emit_matmul(nodes, pair, into)
   local sides = { linear_weights(plan, self.facts, left, right), pair and linear_weights(plan, self.facts, right, left) }
   local first, offsets, n = sides[1], {}, 0
   for i, node in ipairs(nodes) do
-    offsets[i] = round_up(n, 16)
+    offsets[i] = round_up(n, panel_wide)
     n = offsets[i] + node.n
   end
   local p = { n = n, k = x.n, act = pair and "silu_mul" or nil, residual = into and true or nil, over = nodes[1].rows }

@@ -71,7 +71,7 @@ end
 
 local function panel_bytes(w, k, n)
   local f = weight_formats[w]
-  return round_up(k, 16) * round_up(n, 16) * (f.elem == "u4" and 4 or 8 * bytes_of(f.elem)) // 8
+  return round_up(k, 16) * round_up(n, panel_wide) * (f.elem == "u4" and 4 or 8 * bytes_of(f.elem)) // 8
 end
 
 -- Memory that is needed only while a layer is packed: shared by all layers, since load steps run one after the other.
@@ -180,13 +180,14 @@ local function parts_of(facts, sources)
   for i, l in ipairs(sources) do
     if l.k ~= sources[1].k then refuse("%s and %s read inputs of different widths", sources[1].name, l.name) end
     parts[i] = { name = l.name, n = l.n, k = l.k, bias = l.bias, column = column, stored = stored_layer(facts, q, l) }
-    column = column + round_up(l.n, 16)
+    column = column + round_up(l.n, panel_wide)
   end
-  return parts, column
+  local last = parts[#parts]
+  return parts, last.column + round_up(last.n, 16)
 end
 
 -- Weights of linear layers `sources` = { {name =, n = outputs, k = inputs, bias = bool}, ... } side by side, each from
--- a multiple of 16 columns on; `beside`: other layers whose weights must come out in the same format and order of
+-- a whole panel on; `beside`: other layers whose weights must come out in the same format and order of
 -- inputs, or nil. Returns {p = parameters {w, group, zeros, scale, bias} of the matmul, args = {w, scale, zero, bias}
 -- buffers, perm = buffer of the permutation that is due on the activations or nil, bytes = what a step reads}.
 function linear_weights(plan, facts, sources, beside)

@@ -1,9 +1,12 @@
 -- weights.lua - how the weights of a matmul lie in memory, one row a format; shared by matmul, the packing operators and the
 -- plan, so that packing and use can't disagree.
---   elem    element of the packed panel [N/16][K/unit][16][unit]
+--   elem    element of the packed panel [N/wide][K/unit][wide][unit]
 --   x       form of the left side (activation.lua); acc the type that a group is summed in
 --   unit    elements of K side by side
 --   zero    what is subtracted from every stored value when there are no zero points of its own
+-- Columns of a panel: what a tile of four vectors reads in one row is contiguous memory, one stream for the prefetcher.
+panel_wide = 64
+
 weight_formats = {
   f32   = { elem = "f32", x = "f32", unit = 1 },
   f16   = { elem = "f16", x = "f32", unit = 2 },
@@ -17,7 +20,8 @@ weight_formats = {
 -- Panel of p.k x p.n weights in format p.w; K padded to the unit and, so that rows of x can be read whole, to 16.
 function weight_panel(name, p, access)
   local f = weight_formats[p.w]
-  return argument(name, f.elem, { round_up(p.k, 16), round_up(p.n, 16) }, access, { panel = f.unit, pairs = f.pairs })
+  local layout = { panel = f.unit, wide = panel_wide, pairs = f.pairs }
+  return argument(name, f.elem, { round_up(p.k, 16), round_up(p.n, 16) }, access, layout)
 end
 
 -- Scales (and zero points) of a quantized panel: [groups, N], p.group rows of K a group. p.pitch: columns of the matrix that
@@ -27,10 +31,25 @@ function weight_scale(name, p, elem, access)
   return argument(name, elem, { weight_groups(p), round_up(p.n, 16) }, access, { pitch = p.pitch })
 end
 
--- ---- packing: the same panel as lines [N/16, K/unit, 16] of 32-bit words, a word a column -----------------------------
+-- ---- packing: the same panel as lines [N/wide, K/unit, wide/16, 16] of 32-bit words, a word a column -------------------
 
 function panel_lines(name, p, access)
-  return argument(name, "s32", { ceil_div(p.n, 16), round_up(p.k, 16) // weight_formats[p.w].unit, 16 }, access)
+  local lines = round_up(p.k, 16) // weight_formats[p.w].unit
+  return argument(name, "s32", { ceil_div(p.n, panel_wide), lines, panel_wide // 16, 16 }, access)
+end
+
+-- Coordinates of the line of column block `block` (16 columns).
+function panel_line(block, line)
+  local blocks = panel_wide // 16
+  return { block // blocks, line, block % blocks, 0 }
+end
+
+-- Stores the rows of `words`, a tile [lines, 16], as lines of one column block, of which there are `total`.
+function store_lines(k, memory, block, line, words, total)
+  for i = 0, words.rows - 1 do
+    local function store() k:store(memory, panel_line(block, line + i), words:slice(i, 1, 0, 16)) end
+    if total % words.rows == 0 then store() else k:when((line + i):lt(total), store) end
+  end
 end
 
 -- First bit of the i-th of `unit` elements in its word (order of nibbles: Memory in ir.h).

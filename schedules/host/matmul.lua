@@ -39,17 +39,16 @@ local function pieces(rows_max) -- 12 -> {12, 8, 4, 2, 1}
   return list
 end
 
--- The largest divisor of `n` up to `most`.
-local function divisor(n, most)
-  for d = math.min(n, most), 1, -1 do
-    if n % d == 0 then return d end
-  end
+-- Column blocks of a tile: the largest power of two up to `most` that divides them all.
+local function tile_blocks(blocks, most)
+  local d = 1
+  while d * 2 <= most and blocks % (d * 2) == 0 do d = d * 2 end
+  return d
 end
 
 return schedule "matmul" {
   settings = { rows = { 12, 4, 1 }, cols = { 2, 4, 8 }, chunk = { 96, 8 }, unroll = { 2, 1 } },
-  -- bucket: most rows of a call. One row: many column blocks, to read the weights as several streams; more rows: as many as
-  -- fit beside two column blocks.
+  -- bucket: most rows of a call. One row: whole panels, read as one stream; more rows: as many as the registers hold.
   default = function(p, bucket)
     local wide, pair = target.vector_registers == 32 and target.vector_bits == 512, p.act ~= nil
     if not wide then
@@ -63,7 +62,7 @@ return schedule "matmul" {
   end,
 } (function(k, a, p, s)
   local rows, blocks = p.over or "tokens", ceil_div(p.n, 16)
-  local C = divisor(blocks, s.cols) * 16
+  local C = tile_blocks(blocks, s.cols) * 16
   k:tiles({ n = blocks * 16 // C }, { size = rows, div = s.chunk })
   local n0, first = k:block(0) * C, k:block(1) * s.chunk
   local count = (k:size(rows) - first):min(s.chunk)

@@ -552,9 +552,9 @@ static void bytes_count_padding(void **state)
     static const struct { Memory m; int64_t bytes; } cases[] = {
         {{.elem = DT_F32, .rank = 2, .dim = {{2, SIZE_TOKENS}, {10, -1}}}, 2 * 3 * 10 * 4},
         {{.elem = DT_F32, .rank = 2, .dim = {{2, SIZE_TOKENS}, {10, -1}}, .pitch = 16}, 2 * 3 * 16 * 4},
-        {{.elem = DT_BF16, .rank = 3, .dim = {{5, -1}, {7, -1}, {20, -1}}, .layout = LAYOUT_PANEL, .unit = 2},
+        {{.elem = DT_BF16, .rank = 3, .dim = {{5, -1}, {7, -1}, {20, -1}}, .layout = LAYOUT_PANEL, .unit = 2, .wide = 16},
          5 * 8 * 32 * 2},
-        {{.elem = DT_U4, .rank = 2, .dim = {{9, -1}, {16, -1}}, .layout = LAYOUT_PANEL, .unit = 8}, 16 * 16 / 2},
+        {{.elem = DT_U4, .rank = 2, .dim = {{9, -1}, {16, -1}}, .layout = LAYOUT_PANEL, .unit = 8, .wide = 16}, 16 * 16 / 2},
         {{.elem = DT_U4, .rank = 1, .dim = {{3, -1}}}, 2},
     };
     for (size_t i = 0; i < COUNT(cases); i++)

@@ -101,50 +101,53 @@ static void load_steps(const json_t *plan, const char *layer, Buf *out)
 #define QUERY "model.layers.0.self_attn.q_proj" /* its buffers hold q, k and v */
 #define GATE "model.layers.0.mlp.gate_proj"
 
+/* Columns of packed weights: whole panels of 64. */
+#define P(n) (((n) + 63) / 64 * 64)
+
 static const struct {
     const char *model, *weights, *layer;
     int64_t w, scale, zero, bias, order; /* bytes */
     const char *steps;                   /* those of the first part */
 } formats[] = {
     /* hidden 64, intermediate 96 or 64: dense, as stored and rounded */
-    {"llama-f32", "auto", DOWN, 64 * 64 * 4, 0, 0, 0, 0, "pack_dense"},
-    {"llama-f32", "bf16", QUERY, 128 * 64 * 2, 0, 0, 0, 0, "pack_dense"},
-    {"llama-f32", "w8", DOWN, 64 * 64, 64 * 4, 0, 0, 0, "pack_quantized"},
-    {"llama-f32", "w4", QUERY, 128 * 64 / 2, 128 * 2, 0, 0, 0, "pack_quantized"},
-    {"llama-f32", "w4a16", DOWN, 64 * 64 / 2, 64 * 2, 0, 0, 0, "pack_quantized"},
-    {"llama-f32", "w4", "model.embed_tokens", 272 * 64, 272 * 4, 0, 0, 0, "pack_quantized"}, /* the logits stay in w8 */
-    {"llama-f32", "w4a16", "model.embed_tokens", 272 * 64 * 2, 0, 0, 0, 0, "pack_dense"},
-    {"llama-bf16-untied", "auto", "lm_head", 272 * 64 * 2, 0, 0, 0, 0, "pack_dense"},
-    {"llama-f16-legacy", "auto", DOWN, 32 * 64 * 2, 0, 0, 0, 0, "pack_dense"},
-    {"llama-odd", "auto", DOWN, 48 * 112 * 2, 0, 0, 0, 0, "pack_dense"}, /* 40 x 108, padded */
-    {"llama-odd", "w4", DOWN, 48 * 112 / 2, 48 * 2, 0, 0, 0, "pack_quantized"},
-    {"llama-bias", "auto", DOWN, 32 * 64 * 2, 0, 0, 32 * 4, 0, "pack_dense pack_vector"},
-    {"qwen2-tied", "auto", QUERY, 64 * 32 * 2, 0, 0, 64 * 4, 0, "pack_dense pack_vector"},
+    {"llama-f32", "auto", DOWN, P(64) * 64 * 4, 0, 0, 0, 0, "pack_dense"},
+    {"llama-f32", "bf16", QUERY, (P(64) + 2 * P(32)) * 64 * 2, 0, 0, 0, 0, "pack_dense"},
+    {"llama-f32", "w8", DOWN, P(64) * 64, 64 * 4, 0, 0, 0, "pack_quantized"},
+    {"llama-f32", "w4", QUERY, (P(64) + 2 * P(32)) * 64 / 2, (P(64) + P(32) + 32) * 2, 0, 0, 0, "pack_quantized"},
+    {"llama-f32", "w4a16", DOWN, P(64) * 64 / 2, 64 * 2, 0, 0, 0, "pack_quantized"},
+    {"llama-f32", "w4", "model.embed_tokens", P(272) * 64, 272 * 4, 0, 0, 0, "pack_quantized"}, /* the logits stay in w8 */
+    {"llama-f32", "w4a16", "model.embed_tokens", P(272) * 64 * 2, 0, 0, 0, 0, "pack_dense"},
+    {"llama-bf16-untied", "auto", "lm_head", P(272) * 64 * 2, 0, 0, 0, 0, "pack_dense"},
+    {"llama-f16-legacy", "auto", DOWN, P(32) * 64 * 2, 0, 0, 0, 0, "pack_dense"},
+    {"llama-odd", "auto", DOWN, P(48) * 112 * 2, 0, 0, 0, 0, "pack_dense"}, /* 40 x 108, padded */
+    {"llama-odd", "w4", DOWN, P(48) * 112 / 2, 48 * 2, 0, 0, 0, "pack_quantized"},
+    {"llama-bias", "auto", DOWN, P(32) * 64 * 2, 0, 0, 32 * 4, 0, "pack_dense pack_vector"},
+    {"qwen2-tied", "auto", QUERY, (P(32) + 2 * P(16)) * 32 * 2, 0, 0, (P(32) + P(16) + 16) * 4, 0, "pack_dense pack_vector"},
     /* GPTQ: symmetric ones need no zero points; desc_act needs the order of inputs, but for merged and paired layers */
-    {"llama-gptq4-g128", "auto", DOWN, 128 * 128 / 2, 128 * 2, 0, 0, 0, "pack_gptq"},
-    {"llama-gptq4-g32-asym", "auto", DOWN, 96 * 160 / 2, 96 * 5 * 2, 96 * 5, 0, 0, "pack_gptq"},
-    {"llama-gptq4-v2-g32-asym", "w4a16", DOWN, 64 * 96 / 2, 64 * 3 * 2, 64 * 3, 0, 0, "pack_gptq"},
-    {"llama-gptq4-g32-asym", "f32", DOWN, 96 * 160 * 4, 0, 0, 0, 0, "pack_gptq unpack"},
-    {"llama-gptq4-act", "auto", DOWN, 96 * 160 / 2, 96 * 5 * 2, 0, 0, 160 * 4, "argsort pack_gptq"},
-    {"llama-gptq4-act", "auto", GATE, 160 * 96 * 2, 0, 0, 0, 0, "argsort pack_gptq argsort unpack"},
-    {"llama-gptq4-act", "f32", DOWN, 96 * 160 * 4, 0, 0, 0, 0, "argsort pack_gptq argsort unpack"},
-    {"llama-gptq4-column", "auto", DOWN, 64 * 96 / 2, 64 * 2, 0, 0, 0, "pack_gptq"},
-    {"llama-gptq8-g32", "auto", DOWN, 64 * 96, 64 * 3 * 2, 0, 0, 0, "pack_gptq"},
-    {"qwen2-gptq4-g32", "auto", QUERY, 128 * 64 / 2, 128 * 2 * 2, 0, 128 * 4, 0, "pack_gptq pack_vector"},
+    {"llama-gptq4-g128", "auto", DOWN, P(128) * 128 / 2, 128 * 2, 0, 0, 0, "pack_gptq"},
+    {"llama-gptq4-g32-asym", "auto", DOWN, P(96) * 160 / 2, 96 * 5 * 2, 96 * 5, 0, 0, "pack_gptq"},
+    {"llama-gptq4-v2-g32-asym", "w4a16", DOWN, P(64) * 96 / 2, 64 * 3 * 2, 64 * 3, 0, 0, "pack_gptq"},
+    {"llama-gptq4-g32-asym", "f32", DOWN, P(96) * 160 * 4, 0, 0, 0, 0, "pack_gptq unpack"},
+    {"llama-gptq4-act", "auto", DOWN, P(96) * 160 / 2, 96 * 5 * 2, 0, 0, 160 * 4, "argsort pack_gptq"},
+    {"llama-gptq4-act", "auto", GATE, P(160) * 96 * 2, 0, 0, 0, 0, "argsort pack_gptq argsort unpack"},
+    {"llama-gptq4-act", "f32", DOWN, P(96) * 160 * 4, 0, 0, 0, 0, "argsort pack_gptq argsort unpack"},
+    {"llama-gptq4-column", "auto", DOWN, P(64) * 96 / 2, 64 * 2, 0, 0, 0, "pack_gptq"},
+    {"llama-gptq8-g32", "auto", DOWN, P(64) * 96, 64 * 3 * 2, 0, 0, 0, "pack_gptq"},
+    {"qwen2-gptq4-g32", "auto", QUERY, (P(64) + 2 * P(32)) * 64 / 2, (P(64) + P(32) + 32) * 2 * 2, 0, (P(64) + P(32) + 32) * 4, 0, "pack_gptq pack_vector"},
     /* AWQ; modules_to_not_convert */
-    {"llama-awq-g32", "auto", DOWN, 96 * 160 / 2, 96 * 5 * 2, 96 * 5, 0, 0, "pack_awq"},
-    {"llama-awq-g32", "bf16", DOWN, 96 * 160 * 2, 0, 0, 0, 0, "pack_awq unpack"},
-    {"qwen3-awq-g64", "auto", GATE, 128 * 64 / 2, 128 * 2, 128, 0, 0, "pack_awq"},
-    {"qwen3-awq-g64", "auto", DOWN, 64 * 128 * 2, 0, 0, 0, 0, "pack_dense"},
+    {"llama-awq-g32", "auto", DOWN, P(96) * 160 / 2, 96 * 5 * 2, 96 * 5, 0, 0, "pack_awq"},
+    {"llama-awq-g32", "bf16", DOWN, P(96) * 160 * 2, 0, 0, 0, 0, "pack_awq unpack"},
+    {"qwen3-awq-g64", "auto", GATE, P(128) * 64 / 2, 128 * 2, 128, 0, 0, "pack_awq"},
+    {"qwen3-awq-g64", "auto", DOWN, P(64) * 128 * 2, 0, 0, 0, 0, "pack_dense"},
     /* compressed-tensors */
-    {"llama-ct-w4-g32", "auto", DOWN, 64 * 96 / 2, 64 * 3 * 2, 0, 0, 0, "pack_compressed"},
-    {"llama-ct-w4-channel", "auto", DOWN, 80 * 176 / 2, 80 * 4, 0, 0, 0, "pack_compressed"}, /* 72 x 172 */
-    {"llama-ct-w4-g32-asym", "auto", DOWN, 64 * 96 / 2, 64 * 3 * 2, 64 * 3, 0, 0, "pack_compressed"},
-    {"llama-ct-w4-act", "auto", DOWN, 96 * 160 / 2, 96 * 5 * 2, 0, 0, 160 * 4, "argsort pack_compressed"},
-    {"llama-ct-w8-channel", "auto", DOWN, 64 * 96, 64 * 2, 0, 0, 0, "pack_compressed"},
-    {"llama-ct-w8a8", "auto", DOWN, 64 * 96, 64 * 2, 0, 0, 0, "pack_int8"},
-    {"qwen2-ct-w8a8", "auto", DOWN, 64 * 128 * 2, 0, 0, 0, 0, "pack_dense"}, /* ignored in layer 0 */
-    {"qwen2-ct-w8a8", "f16", "model.layers.1.mlp.down_proj", 64 * 128 * 2, 0, 0, 0, 0, "pack_int8 unpack"},
+    {"llama-ct-w4-g32", "auto", DOWN, P(64) * 96 / 2, 64 * 3 * 2, 0, 0, 0, "pack_compressed"},
+    {"llama-ct-w4-channel", "auto", DOWN, P(80) * 176 / 2, 80 * 4, 0, 0, 0, "pack_compressed"}, /* 72 x 172 */
+    {"llama-ct-w4-g32-asym", "auto", DOWN, P(64) * 96 / 2, 64 * 3 * 2, 64 * 3, 0, 0, "pack_compressed"},
+    {"llama-ct-w4-act", "auto", DOWN, P(96) * 160 / 2, 96 * 5 * 2, 0, 0, 160 * 4, "argsort pack_compressed"},
+    {"llama-ct-w8-channel", "auto", DOWN, P(64) * 96, 64 * 2, 0, 0, 0, "pack_compressed"},
+    {"llama-ct-w8a8", "auto", DOWN, P(64) * 96, 64 * 2, 0, 0, 0, "pack_int8"},
+    {"qwen2-ct-w8a8", "auto", DOWN, P(64) * 128 * 2, 0, 0, 0, 0, "pack_dense"}, /* ignored in layer 0 */
+    {"qwen2-ct-w8a8", "f16", "model.layers.1.mlp.down_proj", P(64) * 128 * 2, 0, 0, 0, 0, "pack_int8 unpack"},
 };
 
 static void test_formats(void **state)
@@ -260,7 +263,7 @@ static void test_shared_order(void **state)
     assert_string_equal(second.data, "pack_gptq");
     assert_string_equal(third.data, "argsort pack_gptq");
     assert_string_equal(paired.data, "pack_gptq");
-    assert_int_equal(buffer_bytes(plan, QUERY, ""), (96 + 32 + 32) * 96 / 2);
+    assert_int_equal(buffer_bytes(plan, QUERY, ""), (P(96) + 2 * P(32)) * 96 / 2);
     assert_int_equal(buffer_bytes(plan, QUERY, "order"), 96 * 4);
     assert_int_equal(buffer_bytes(plan, "model.layers.0.mlp.up_proj", "order"), 0);
     Buf *all[] = {&first, &second, &third, &paired};
