@@ -3,12 +3,12 @@
 local INSIDE = { inside = true }
 
 -- One group of K: integer (or offset bf16) dot products start at -zero * sum(x), then scale into the f32 sum.
-local function add_group(k, a, p, side, acc, m, R, n0, C, g, length)
+local function add_group(k, a, p, s, side, acc, m, R, n0, C, g, length)
   local f = weight_formats[p.w]
   local zero = p.zeros and k:load(a["zero" .. side], { g, n0 }, 1, C):cast(f.acc) + (f.offset or 0)
   local x_sum = k:load(a.x_sum, { m, g }, R, 1, INSIDE)
   local part = k:frag(f.acc, R, C, "acc"):set(x_sum * (zero and -zero or -(f.zero + (f.offset or 0))))
-  k:gemm(part, k:view(a.x, { m, g * p.group }, R, length, INSIDE), k:view(a["w" .. side], { g * p.group, n0 }, length, C, INSIDE), 2)
+  k:gemm(part, k:view(a.x, { m, g * p.group }, R, length, INSIDE), k:view(a["w" .. side], { g * p.group, n0 }, length, C, INSIDE), s.unroll)
   local sum = part:f32()
   if f.x == "s8" then sum = sum * k:load(a.x_scale, { m, g }, R, 1, INSIDE) end
   acc:set(k:fma(sum, k:load(a["scale" .. side], { g, n0 }, 1, C):f32(), acc))
@@ -22,19 +22,19 @@ local function product(k, a, p, s, side, m, R, n0, C)
     k:gemm(acc, k:view(a.x, { m, 0 }, R, padded, INSIDE), k:view(a["w" .. side], { 0, n0 }, padded, C, INSIDE), s.unroll)
   else
     local whole = p.k // p.group
-    k:range(0, whole, 1, function(g) add_group(k, a, p, side, acc, m, R, n0, C, g, p.group) end)
+    k:range(0, whole, 1, function(g) add_group(k, a, p, s, side, acc, m, R, n0, C, g, p.group) end)
     if p.k % p.group > 0 then
-      add_group(k, a, p, side, acc, m, R, n0, C, k:const("s64", whole), padded - whole * p.group)
+      add_group(k, a, p, s, side, acc, m, R, n0, C, k:const("s64", whole), padded - whole * p.group)
     end
   end
   return p.bias and acc + k:load(a["bias" .. side], { n0 }, 1, C) or acc
 end
 
--- Rows of a tile by the columns it spans: as many accumulators as the registers hold beside the unpacked weights.
-local function pieces(rows_max) -- 12 -> {12, 8, 4, 2, 1}
-  local list = {}
-  for _, r in ipairs { 12, 8, 6, 4, 3, 2, 1 } do
-    if r <= rows_max and (r ~= 6 or rows_max == 6) and (r ~= 3 or rows_max == 3) then list[#list + 1] = r end
+-- Rows of register tiles for a chunk: as many of the widest as fit, the rest in one or two smaller ones.
+local function pieces(most)
+  local list = { most }
+  for _, r in ipairs { 8, 4, 3, 2, 1 } do
+    if r < most then list[#list + 1] = r end
   end
   return list
 end
@@ -46,19 +46,22 @@ local function tile_blocks(blocks, most)
   return d
 end
 
+-- Measured on each width of vectors (autotune/results/host-notes.md): tiles of rows x column blocks.
+local function best_tile(p)
+  if target.vector_bits == 512 or target.vector_registers == 32 and target.vector_bits == 128 then return 4, 4 end
+  if target.vector_bits == 128 then return 2, 1 end
+  local x = weight_formats[p.w].x
+  if x == "s8" then return 3, 2 end
+  return x == "bf16" and 4 or 6, 1
+end
+
 return schedule "matmul" {
-  settings = { rows = { 12, 4, 1 }, cols = { 2, 4, 8 }, chunk = { 96, 8 }, unroll = { 2, 1 } },
-  -- bucket: most rows of a call. One row: whole panels, read as one stream; more rows: as many as the registers hold.
+  settings = { rows = { 4, 12, 1 }, cols = { 4, 2, 8 }, chunk = { 96, 8 }, unroll = { 1, 2 } },
+  -- bucket: most rows of a call. One row reads whole panels as one stream; more rows take as many as the registers hold.
   default = function(p, bucket)
-    local wide, pair = target.vector_registers == 32 and target.vector_bits == 512, p.act ~= nil
-    if not wide then
-      local rows = bucket == 1 and 1 or target.vector_bits == 256 and 3 or 2
-      return { rows = rows, cols = 1, chunk = 96, unroll = 2 }
-    end
-    if bucket == 1 then return { rows = 1, cols = pair and 4 or 8, chunk = 1, unroll = 2 } end
-    if bucket == 4 then return { rows = 4, cols = pair and 2 or 4, chunk = 4, unroll = 1 } end
-    if bucket == 8 or bucket == 16 then return { rows = 8, cols = 2, chunk = bucket, unroll = 1 } end
-    return { rows = 12, cols = 2, chunk = 96, unroll = 1 }
+    local rows, cols = best_tile(p)
+    if bucket == 1 then return { rows = 1, cols = target.vector_bits == 128 and 1 or 4, chunk = 1, unroll = 1 } end
+    return { rows = rows, cols = cols, chunk = 96, unroll = 1 }
   end,
 } (function(k, a, p, s)
   local rows, blocks = p.over or "tokens", ceil_div(p.n, 16)
