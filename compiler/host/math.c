@@ -85,24 +85,23 @@ static V clamp(Lower *l, V x, double lo, double hi, int n)
     return math_binary(l, OP_MIN, DT_F32, x, fconst(l, hi, n), n);
 }
 
-/* e^x = 2^k e^r with r = x - k ln 2, |r| <= 0.35 (up to 0.7 close to overflow); 0 below -87.33, infinity above 88.72. */
+/* e^x = 2^k e^r, r = x - k ln 2, |r| <= 0.35, 2^k added to the exponent; 0 below -87.33, infinity above 88.72, NaN for NaN.
+ * The clamps take NaN through: a comparison with it fails. */
 static V lower_exp(Lower *l, V x, int n)
 {
-    static const double c[] = {1, 1, 0.5, 1.6666666e-1, 4.1666648e-2, 8.3334519e-3, 1.3888803e-3, 1.9841270e-4};
-    V y = clamp(l, x, -87.5, 88.0, n);
+    static const double c[] = {1, 1, 0.5, 1.6666666e-1, 4.1666648e-2, 8.3334519e-3, 1.3888803e-3};
+    static const double low = -87.336544, high = 88.722839;
+    V y = select_lt(l, x, low, fconst(l, low, n), x, n);
+    y = LLVMBuildSelect(l->b, LLVMBuildFCmp(l->b, LLVMRealOGT, y, fconst(l, high, n), ""), fconst(l, high, n), y, "");
     V k = lower_rint(l, LLVMBuildFMul(l->b, y, fconst(l, 1.4426950408889634, n), ""));
-    V full = math_binary(l, OP_MIN, DT_F32, math_binary(l, OP_MAX, DT_F32, x, fconst(l, -87.5, n), n), fconst(l, 89, n), n);
-    V r = math_fma(l, k, fconst(l, -0.693359375, n), full, n);
+    V r = math_fma(l, k, fconst(l, -0.693359375, n), y, n);
     r = math_fma(l, k, fconst(l, 2.12194440e-4, n), r, n);
-    V p = horner(l, r, c, COUNT(c), n);
-    V exponent = LLVMBuildShl(l->b, LLVMBuildAdd(l->b, LLVMBuildFPToSI(l->b, k, vec_type(l->i32, n), ""), iconst(l, 127, n), ""),
-                              iconst(l, 23, n), "");
-    V e = LLVMBuildFMul(l->b, p, as_float(l, exponent, n), "");
-    e = select_lt(l, x, -87.336544, fconst(l, 0, n), e, n);
-    V over = LLVMBuildFCmp(l->b, LLVMRealOGT, x, fconst(l, 88.722839, n), "");
-    e = LLVMBuildSelect(l->b, over, fconst(l, INFINITY, n), e, "");
-    V nan = LLVMBuildFCmp(l->b, LLVMRealUNO, x, x, "");
-    return LLVMBuildSelect(l->b, nan, x, e, "");
+    V p = as_int(l, horner(l, r, c, COUNT(c), n), n);
+    V whole = LLVMBuildFreeze(l->b, LLVMBuildFPToSI(l->b, k, vec_type(l->i32, n), ""), "");
+    V e = as_float(l, LLVMBuildAdd(l->b, p, LLVMBuildShl(l->b, whole, iconst(l, 23, n), ""), ""), n);
+    e = select_lt(l, x, low, fconst(l, 0, n), e, n);
+    V over = LLVMBuildFCmp(l->b, LLVMRealOGT, x, fconst(l, high, n), "");
+    return LLVMBuildSelect(l->b, over, fconst(l, INFINITY, n), e, "");
 }
 
 /* ln x = k ln 2 + ln m, m in [0.7071, 1.4142); -inf at 0, NaN below. Subnormals count as the smallest normal number. */

@@ -3,7 +3,8 @@
 local LOWEST = -1e30 -- below any score, yet finite: no NaN from rows that see nothing yet
 
 return schedule "attention" {
-  settings = { strip = { 32, 16 } }, -- output columns accumulated at once
+  settings = { strip = { 32, 16, 64 } }, -- output columns accumulated at once
+  default = function(p) return { strip = p.tile * p.heads // p.kv_heads <= 5 and 64 or 32 } end,
 } (function(k, a, p, s)
   local G, D, P, T = p.heads // p.kv_heads, p.head_dim, p.page, p.tile
   local R, W, kind = G * T, round_up(D, 16), query_type(p.kv)
