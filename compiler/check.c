@@ -255,6 +255,8 @@ static bool check_gemm(Check *c, Ref r)
         return BAD(c, r, "K is %d, not a multiple of the panel's unit %d", a->type.cols, unit);
     if (b->type.cols % PANEL_COLS || b->type.cols > MAX_GEMM_COLS)
         return BAD(c, r, "%d columns of B; use a multiple of %d up to %d", b->type.cols, PANEL_COLS, MAX_GEMM_COLS);
+    if (i->nargs == 4 && memory_of(k, ir_at(k, i->arg[3])) != mb)
+        return BAD(c, r, "what is prefetched must be a view of '%s' too", mb->name);
     int over_rows, over_cols;
     if (view_needs_mask(k, a, &over_rows, &over_cols) || view_needs_mask(k, b, &over_rows, &over_cols))
         return BAD(c, r, "its tiles of '%s' and '%s' may pass their ends, which gemm does not mask; cut the %s to fit, "

@@ -95,7 +95,8 @@ typedef struct Ins {
         int64_t integer; /* CONST of an integer type; LOOP step; SIZE id; BLOCK dimension; MEMORY index in mem[] */
         int pos[2];      /* SLICE: first row and column */
     };
-    int a, b; /* FRAG class; LOOP kind and stages; REDUCE kind and axis (0 rows, 1 cols); VIEW flags; GEMM unroll */
+    int a, b; /* FRAG class; LOOP kind and stages; REDUCE kind and axis (0 rows, 1 cols); VIEW flags;
+                            GEMM unroll, and cache lines to prefetch a line of K */
     int c;               /* REDUCE order: width of the tree, 0 when the order cannot matter (max, min) */
     Loc loc;
 } Ins;

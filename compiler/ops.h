@@ -78,7 +78,8 @@ OP(JOIN, "join", 2, 2, SHAPE)    /* two tiles side by side along the columns */
 OP(TRANSPOSE, "transpose", 1, 1, SHAPE) /* [R,C] -> [C,R]; explicit relayout */
 OP(REDUCE, "reduce", 1, 1, SHAPE) /* along columns (-> [R,1]) or rows (-> [1,C]), in the declared order */
 
-OP(GEMM, "gemm", 3, 3, ACC)      /* frag += view A [R,K] x view B [K,C]; every element one accumulator, K ascending */
+OP(GEMM, "gemm", 3, 4, ACC)      /* frag += view A [R,K] x view B [K,C]; every element one accumulator, K ascending. A fourth
+                                    operand, another view of B's memory, is where to prefetch from meanwhile */
 OP(ATOMIC_ADD, "atomic_add", 2, 2, ACC) /* counters only: refused for results */
 
 #undef OP

@@ -384,10 +384,11 @@ static bool reduce(Parser *p, Ins *i)
            (!accept_word(p, "tree") || small(p, 1, MAX_TILE, &i->c)) && operands(p, i);
 }
 
-/* gemm = "gemm" frag "," a "," b [ "unroll" int ] */
+/* gemm = "gemm" frag "," a "," b [ "," next ] [ "unroll" int ] [ "ahead" lines ] */
 static bool gemm(Parser *p, Ins *i)
 {
-    return operands(p, i) && (!accept_word(p, "unroll") || small(p, 1, MAX_UNROLL, &i->a));
+    return operands(p, i) && (!accept_word(p, "unroll") || small(p, 1, MAX_UNROLL, &i->a)) &&
+           (!accept_word(p, "ahead") || small(p, 1, MAX_UNROLL, &i->b));
 }
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */

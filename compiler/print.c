@@ -159,6 +159,8 @@ static void put_body(Buf *out, const Kernel *k, const Ins *i)
     }
     if (i->op == OP_GEMM && i->a)
         buf_printf(out, " unroll %d", i->a);
+    if (i->op == OP_GEMM && i->b)
+        buf_printf(out, " ahead %d", i->b);
     if (op_has_result(i->op))
         put_type(out, i->type);
 }

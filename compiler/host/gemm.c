@@ -189,8 +189,22 @@ typedef struct Gemm {
     int64_t b_line;            /* bytes from line to line of K: all columns of a panel */
     int64_t b_panel;           /* bytes from panel to panel */
     int in_panel;              /* column blocks in a panel */
+    V next;                    /* where to prefetch from, or NULL; `ahead` cache lines a line of K */
+    int ahead;
     V *acc;                    /* allocas, row by row */
 } Gemm;
+
+static V byte_at(Lower *l, V base, V offset, int64_t plus);
+
+/* Into the second cache: what the next tile of columns will read. */
+static void gemm_prefetch(Lower *l, const Gemm *g, V line, int ahead)
+{
+    V offset = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)g->ahead * 64), "");
+    for (int n = 0; n < g->ahead; n++) {
+        V p = byte_at(l, g->next, offset, ((int64_t)ahead * g->ahead + n) * 64);
+        call(l, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(l, 0), i32_const(l, 2), i32_const(l, 1)}, 4);
+    }
+}
 
 static V byte_at(Lower *l, V base, V offset, int64_t plus)
 {
@@ -207,6 +221,8 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
     V a_off = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)at->parts * at->a_bytes), "");
     V b_off = LLVMBuildNSWMul(l->b, line, i64_const(l, g->b_line), "");
     V lines[16];
+    if (g->next)
+        gemm_prefetch(l, g, line, ahead);
     for (int n = 0; n < g->blocks; n++) {
         int64_t plus = n / g->in_panel * g->b_panel + n % g->in_panel * at->line_bytes + ahead * g->b_line;
         lines[n] = LLVMBuildLoad2(l->b, vec, byte_at(l, g->b, b_off, plus), "");
@@ -270,6 +286,16 @@ static void gemm_loop(Lower *l, const Gemm *g, int64_t lines, int unroll, LLVMTy
     }
 }
 
+/* Byte address of the corner of a panel view; its elements may be nibbles. */
+static V panel_pointer(Lower *l, Ref view)
+{
+    const Ins *v = ir_at(l->k, view);
+    int bits = dtype_bits(v->type.elem);
+    V elements = element_offset(l, v, l->val[view].at[0], 0, 0);
+    V offset = LLVMBuildLShr(l->b, LLVMBuildNSWMul(l->b, elements, i64_const(l, bits), ""), i64_const(l, 3), "");
+    return byte_at(l, l->base[ir_at(l->k, v->arg[0])->integer], offset, 0);
+}
+
 void lower_gemm(Lower *l, const Ins *i)
 {
     const Atom *atom = find_atom(l, i);
@@ -285,9 +311,11 @@ void lower_gemm(Lower *l, const Ins *i)
     V a_off = LLVMBuildNSWMul(l->b, element_offset(l, a, l->val[i->arg[1]].at[0], 0, 0),
                               i64_const(l, dtype_bits(ma->elem) / 8), "");
     g.a = LLVMBuildGEP2(l->b, l->i8, l->base[ir_at(l->k, a->arg[0])->integer], &a_off, 1, "");
-    V b_elems = element_offset(l, b, l->val[i->arg[2]].at[0], 0, 0);
-    V b_off = LLVMBuildLShr(l->b, LLVMBuildNSWMul(l->b, b_elems, i64_const(l, dtype_bits(mb->elem)), ""), i64_const(l, 3), "");
-    g.b = LLVMBuildGEP2(l->b, l->i8, l->base[ir_at(l->k, b->arg[0])->integer], &b_off, 1, "");
+    g.b = panel_pointer(l, i->arg[2]);
+    if (i->nargs == 4) {
+        g.next = panel_pointer(l, i->arg[3]);
+        g.ahead = i->b;
+    }
     LLVMTypeRef type = vec_type(elem_type(l, atom->acc), 16);
     gemm_loop(l, &g, a->type.cols / atom->unit, MAX(i->a, 1), type);
 }
