@@ -559,7 +559,7 @@ static int l_gemm(lua_State *L)
     Kernel *k = check_kernel(L, 1);
     LuaValue *acc = luaL_checkudata(L, 2, VALUE), *a = luaL_checkudata(L, 3, VALUE), *b = luaL_checkudata(L, 4, VALUE);
     Ins ins = {.op = OP_GEMM, .nargs = 3, .arg = {acc->ref, a->ref, b->ref}, .a = (int)luaL_optinteger(L, 5, 1)};
-    if (!lua_isnoneornil(L, 6)) {
+    if (lua_toboolean(L, 6)) {
         ins.arg[ins.nargs++] = ((LuaValue *)luaL_checkudata(L, 6, VALUE))->ref;
         ins.b = (int)luaL_checkinteger(L, 7);
         if (ins.b < 1 || ins.b > 16)
