@@ -175,6 +175,22 @@ function Kernel.peel(k, count, sizes, fn)
   end
 end
 
+-- Sizes for k:peel: as many of `most` as fit, the rest in one or two smaller ones.
+function falling_sizes(most)
+  local list = { most }
+  for _, size in ipairs { 8, 4, 3, 2, 1 } do
+    if size < most then list[#list + 1] = size end
+  end
+  return list
+end
+
+-- The largest power of two up to `most` that divides n.
+function power_of_two_divisor(n, most)
+  local d = 1
+  while d * 2 <= most and n % (d * 2) == 0 do d = d * 2 end
+  return d
+end
+
 -- Calls fn(first, count) over n columns in tiles that exist: whole vectors first, then what is left (fewer than 16).
 function each_columns(n, fn)
   local whole = n // 16 * 16
