@@ -165,11 +165,20 @@ static bool generate(const BladegenRequest *r, Err *err)
     return ok;
 }
 
+/* The folder of Lua sources that belongs to this library, and the library itself. */
+static void own_places(char *library, char *source, size_t size)
+{
+    generator_find(library, size);
+    source_folder(library, source, size);
+}
+
 int bladegen_build(const BladegenRequest *request, char *err, size_t err_size)
 {
     BladegenRequest r = *request;
     Err e = {0};
-    r.source = r.source ? r.source : BLADE_SOURCE_DIR;
+    char library[4096], own[4096];
+    own_places(library, own, sizeof own);
+    r.source = r.source ? r.source : own;
     bool ok = generate(&r, &e);
     snprintf(err, err_size, "%s", e.text);
     return ok ? 0 : 1;
@@ -177,7 +186,7 @@ int bladegen_build(const BladegenRequest *request, char *err, size_t err_size)
 
 unsigned long long bladegen_signature(const char *source)
 {
-    char path[4096];
-    generator_find(path, sizeof path);
-    return source_signature(source ? source : BLADE_SOURCE_DIR, path);
+    char library[4096], own[4096];
+    own_places(library, own, sizeof own);
+    return source_signature(source ? source : own, library);
 }

@@ -42,7 +42,10 @@ static void parse_options(int argc, char **argv, Options *o)
         {"target", 1, 0, 't'}, {"weights", 1, 0, 'w'}, {"output", 1, 0, 'o'}, {"source", 1, 0, 's'}, {"stage", 1, 0, 'g'},
         {"set", 1, 0, 'S'}, {"operator", 1, 0, 'p'}, {"quick", 0, 0, 'q'}, {"threads", 1, 0, 'j'}, {"help", 0, 0, 'h'},
         {"version", 0, 0, 'V'}, {0}};
-    *o = (Options){.target = "host", .weights = "auto", .output = "model.pack", .source = BLADE_SOURCE_DIR};
+    static char library[4096], source[4096];
+    generator_find(library, sizeof library);
+    source_folder(library, source, sizeof source);
+    *o = (Options){.target = "host", .weights = "auto", .output = "model.pack", .source = source};
     for (int c; (c = getopt_long(argc, argv, "o:h", longs, NULL)) != -1;) {
         switch (c) {
         case 't': o->target = optarg; break;
