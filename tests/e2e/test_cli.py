@@ -191,7 +191,10 @@ class Generate(Case):
     def test_terminal_stream(self):
         """On a terminal the text comes piece by piece, and is the same."""
         expected = good("generate", MODEL, "-p", "abc", "-n", 12, "--temperature", 0)
-        parent, child = pty.openpty()
+        try:
+            parent, child = pty.openpty()
+        except OSError as e: # a bare container without /dev/pts
+            self.skipTest(str(e))
         command = [str(BLADE), "generate", str(MODEL), "-p", "abc", "-n", "12", "--temperature", "0", "--cache",
                    str(CACHE)]
         process = subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL)
