@@ -4,8 +4,8 @@ local INSIDE = { inside = true }
 
 -- Tiles of rows x column blocks, measured on each width of vectors (autotune/results/host-notes.md).
 local function best_tile(p)
-  if target.vector_bits == 512 or target.name == "aarch64" then return 4, 4 end
-  if target.vector_bits == 128 then return 2, 1 end
+  if target.vector_bits == 512 then return 4, 4 end
+  if target.vector_bits == 128 then return target.vector_registers == 32 and 6 or 2, 1 end
   local x = weight_formats[p.w].x
   return x == "s8" and 3 or x == "bf16" and 4 or 6, x == "s8" and 2 or 1
 end
