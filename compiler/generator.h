@@ -20,7 +20,8 @@ void gen_close(Generator *g);
 size_t gen_kernel_count(const Generator *g);
 const Kernel *gen_kernel(const Generator *g, size_t i);
 
-/* Plans a model: `facts` is {config, tensors: {name: {dtype, shape}}, weights, random}. Traces every kernel it needs. */
+/* Plans a model: `facts` is {config, tensors: {name: {dtype, shape}}, weights, random}. Traces every kernel it
+ * needs. */
 bool gen_plan(Generator *g, const json_t *facts, Err *err);
 
 /* After compilation: the plan as JSON text. `code` is [{offset, size, scratch}] a kernel. */

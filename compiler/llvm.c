@@ -1,5 +1,5 @@
-/* llvm.c - from a kernel to LLVM text, assembly or an object: module, verify, optimise, emit. One LLVM context a call, so
- * that many threads compile at once. llvm-c is used here and in target lowerings only. */
+/* llvm.c - from a kernel to LLVM text, assembly or an object: module, verify, optimise, emit. One LLVM context a call,
+ * so that many threads compile at once. llvm-c is used here and in target lowerings only. */
 #include "target.h"
 
 #include <llvm-c/Analysis.h>

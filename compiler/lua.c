@@ -1,7 +1,8 @@
 /* lua.c - the only user of lua.h: operators, schedules and models are Lua; this file gives them builders of tile IR.
  *
- * A builder validates at once and reports the Lua file and line. Bindings own only userdata and the kernel's arena, since
- * luaL_error jumps. Values carry their kernel; a number meets a value as a constant of the value's element type. */
+ * A builder validates at once and reports the Lua file and line. Bindings own only userdata and the kernel's arena,
+ * since luaL_error jumps. Values carry their kernel; a number meets a value as a constant of the value's element
+ * type. */
 #include "generator.h"
 
 #include <lauxlib.h>
@@ -73,7 +74,7 @@ static int fail(lua_State *L, const char *text)
 #include "builders.inc"
 #include "tensor.inc"
 
-/* ---- registration --------------------------------------------------------------------------------------------------- */
+/* ---- registration ------------------------------------------------------------------------------------------------ */
 
 static const luaL_Reg kernel_methods[] = {
     {"arg", l_arg}, {"shared", l_shared}, {"frag", l_frag}, {"size", l_size}, {"const", l_const}, {"grid", l_grid},
@@ -149,7 +150,7 @@ static void push_target(lua_State *L, const Target *t)
     lua_setglobal(L, "target");
 }
 
-/* ---- loading the sources ------------------------------------------------------------------------------------------------ */
+/* ---- loading the sources ----------------------------------------------------------------------------------------- */
 
 static bool protected_call(Generator *g, int nargs, int nresults, Err *err)
 {
@@ -282,7 +283,7 @@ void gen_close(Generator *g)
 size_t gen_kernel_count(const Generator *g) { return g->kernels.len; }
 const Kernel *gen_kernel(const Generator *g, size_t i) { return g->kernels.at[i]; }
 
-/* ---- calls from C ---------------------------------------------------------------------------------------------------------- */
+/* ---- calls from C ------------------------------------------------------------------------------------------------ */
 
 static void push_json(lua_State *L, const json_t *j)
 {

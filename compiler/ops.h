@@ -1,4 +1,5 @@
-/* ops.h - the tile operations, one row each. Enum, names, verifier, printer, parser and Lua constructors expand from it.
+/* ops.h - the tile operations, one row each. Enum, names, verifier, printer, parser and Lua constructors expand from
+ * it.
  *
  *   OP(id, text, min operands, max operands, class)
  *

@@ -1,11 +1,14 @@
--- attention.lua - softmax(q k^T) v over a paged KV cache, causal, grouped queries, optional sliding window. One operator for
--- prefill and decode: a tile is up to p.tile consecutive tokens of one sequence (1 for decode). q is already scaled.
---   q [tokens, heads, head_dim]; k pages [kv_pages, kv_heads, head_dim, page] and v pages [kv_pages, kv_heads, page, head_dim]
---   packed for gemm; tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of positions
+-- attention.lua - softmax(q k^T) v over a paged KV cache, causal, grouped queries, optional sliding window. One
+-- operator for prefill and decode: a tile is up to p.tile consecutive tokens of one sequence (1 for decode). q is
+-- already scaled.
+-- q [tokens, heads, head_dim]; k pages [kv_pages, kv_heads, head_dim, page] and v pages [kv_pages, kv_heads, page,
+-- head_dim]
+-- packed for gemm; tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of
+-- positions
 --   i * page ..; positions[t] = position of a token row; the window counts the token itself (0: no window).
--- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so that a row's
--- bits depend neither on the tile it is in nor on how segments are spread over blocks.
--- Sources: Milakov & Gimelshein 2018 (online softmax); Dao 2023, FlashAttention-2.
+-- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so
+-- that a row's bits depend neither on the tile it is in nor on how segments are spread over blocks. Sources: Milakov &
+-- Gimelshein 2018 (online softmax); Dao 2023, FlashAttention-2.
 function kv_unit(elem) return elem == "f32" and 1 or 2 end
 function query_type(kv) return kv == "bf16" and "bf16" or "f32" end
 

@@ -1,5 +1,5 @@
--- layernorm.lua - y[t,:] = (x[t,:] - mean) / sqrt(var + eps) * w + b, mean and (biased) variance over the row, in two passes;
--- with what is fused to it:
+-- layernorm.lua - y[t,:] = (x[t,:] - mean) / sqrt(var + eps) * w + b, mean and (biased) variance over the row, in two
+-- passes; with what is fused to it:
 --   bias      the addend b; without it b = 0
 --   residual  x += residual first, and the sum is stored back into x
 --   gather    row t of the result is row output_rows[t] of x (the rows whose logits are wanted)

@@ -1,10 +1,11 @@
--- matmul.lua - y[t,:] = x[t,:] W, W stored packed in one of the formats of compiler/lua/weights.lua, and what is fused to it:
+-- matmul.lua - y[t,:] = x[t,:] W, W stored packed in one of the formats of compiler/lua/weights.lua, and what is fused
+-- to it:
 --   act = "silu_mul"   two weight matrices: y = silu(x W) * (x W2)   (gate and up projection)
 --   bias               y += bias, before anything else
 --   residual           y is added to what y holds
 -- Quantized weights: W[k,n] = (q[k,n] - z[k/group,n]) * scale[k/group,n]; without zeros, z is 8 or 128.
--- s8 activations: x[t,k] = q * x_scale[t, k/group], x_sum = sum of q over a group; bf16 activations of w4a16 bring x_sum of
--- the rounded values. over: "tokens", or "outputs" for the logits.
+-- s8 activations: x[t,k] = q * x_scale[t, k/group], x_sum = sum of q over a group; bf16 activations of w4a16 bring
+-- x_sum of the rounded values. over: "tokens", or "outputs" for the logits.
 local function sides(p) return p.act == "silu_mul" and { "", "2" } or { "" } end
 
 local function weight(p, t, side, k, n)

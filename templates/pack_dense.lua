@@ -1,5 +1,5 @@
--- pack_dense.lua - weights as linear layers store them, [n, k] row by row in f32, f16 or bf16, become the panel of a dense
--- format (weights.lua), rounded to nearest even where the format is narrower. The padding of n and k is zero.
+-- pack_dense.lua - weights as linear layers store them, [n, k] row by row in f32, f16 or bf16, become the panel of a
+-- dense format (weights.lua), rounded to nearest even where the format is narrower. The padding of n and k is zero.
 local function case(n, k, from, w) return { p = { n = n, k = k, from = from, w = w }, sizes = {} } end
 
 return operator "pack_dense" {

@@ -1,7 +1,7 @@
 -- pack_quantized.lua - dense weights [n, k] rounded to w8, w4 or w4a16, symmetric, in groups of p.group along k:
 --   w8         scale = amax / 127, q = 128 + rint(w / scale)
 --   w4, w4a16  scale = m / -8 where m is the value of largest magnitude, q = 8 + rint(w / scale), at most 15: the range of four
---              bits is -8..7, so m itself is hit exactly. Root mean square error 0.086 of the weights' deviation in groups of 32
+-- bits is -8..7, so m itself is hit exactly. Root mean square error 0.086 of the weights' deviation in groups of 32
 --              (0.103 of 128) on normal weights; amax / 7 gives 0.098 (0.118).
 -- Scales are rounded to their stored type first. The padding of k is code "zero", that of n has scale 0.
 -- Source of the form of the scale: Q4_0 of llama.cpp.

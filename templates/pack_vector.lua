@@ -1,4 +1,5 @@
--- pack_vector.lua - a vector of a checkpoint (norm weights, biases) in f32, padded with zeros to whole vector registers.
+-- pack_vector.lua - a vector of a checkpoint (norm weights, biases) in f32, padded with zeros to whole vector
+-- registers.
 return operator "pack_vector" {
   doc = "a vector of f32, f16 or bf16 as f32, padded with zeros to a multiple of 16",
   args = function(p) return { argument("source", p.from, { p.n }), argument("y", "f32", { round_up(p.n, 16) }, "out") } end,

@@ -1,5 +1,5 @@
--- quantize.lua - x in a form that a matmul reads (activation.lua); with p.perm, column i of the result is column perm[i] of x
--- (weights packed with that permutation, see pack_gptq.lua). rows: "tokens", or "outputs".
+-- quantize.lua - x in a form that a matmul reads (activation.lua); with p.perm, column i of the result is column
+-- perm[i] of x (weights packed with that permutation, see pack_gptq.lua). rows: "tokens", or "outputs".
 return operator "quantize" {
   doc = "activations to bf16 or s8 with scales and sums, optionally with permuted columns",
   args = function(p)

@@ -1,5 +1,5 @@
--- rope.lua - inverse frequencies of rotary embeddings from config.json, for every scaling that is known: default, linear,
--- llama3, yarn. Both spellings are read: rope_theta + rope_scaling, and rope_parameters (transformers 5).
+-- rope.lua - inverse frequencies of rotary embeddings from config.json, for every scaling that is known: default,
+-- linear, llama3, yarn. Both spellings are read: rope_theta + rope_scaling, and rope_parameters (transformers 5).
 -- Sources: transformers' modeling_rope_utils documentation; Peng et al. 2023 (YaRN), https://arxiv.org/abs/2309.00071.
 local function need(s, kind, key)
   return s[key] or error(("config.json: rope scaling '%s' needs \"%s\""):format(kind, key), 0)

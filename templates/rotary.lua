@@ -1,12 +1,12 @@
--- rotary.lua - rotary position embedding of q and k, fused with what surrounds it: per-head RMSNorm of q and k (Qwen3), the
--- softmax scale on q, and the write of k and v into their pages.
+-- rotary.lua - rotary position embedding of q and k, fused with what surrounds it: per-head RMSNorm of q and k (Qwen3),
+-- the softmax scale on q, and the write of k and v into their pages.
 --   qkv [tokens, q | k | v], each part starting at a multiple of 16 columns: p.offsets = {q, k, v}
 --   inv_freq [rotary/2]: angle of pair i at position t is t * inv_freq[i]; p.factor multiplies cos and sin (yarn)
 --   style "halves": pairs (i, i + rotary/2), as Hugging Face stores Llama; "interleaved": pairs (2i, 2i+1)
 --   p.rotary <= head_dim: the rest of a head passes through (partial rotary)
 --   kv_slot[t] = page * page_tokens + offset in the page
--- Source: Su et al. 2021, https://arxiv.org/abs/2104.09864; scalings (llama3, yarn) change inv_freq and factor only, see
--- templates/rope.lua.
+-- Source: Su et al. 2021, https://arxiv.org/abs/2104.09864; scalings (llama3, yarn) change inv_freq and factor only,
+-- see templates/rope.lua.
 local function normalised(p, t, row, first, head, name)
   local x, sum = {}, 0
   for d = 0, p.head_dim - 1 do

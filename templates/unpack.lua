@@ -1,6 +1,7 @@
--- unpack.lua - a quantized panel becomes a dense one: w = (q - zero) * scale, exact in f32, rounded to nearest even where the
--- format is narrower. p.from is the format of the panel q, p.w that of the result. With p.perm, row k of the result is row
--- perm[k] of the panel (the inverse of the permutation it was packed with). The padding of k and n is zero.
+-- unpack.lua - a quantized panel becomes a dense one: w = (q - zero) * scale, exact in f32, rounded to nearest even
+-- where the format is narrower. p.from is the format of the panel q, p.w that of the result. With p.perm, row k of the
+-- result is row perm[k] of the panel (the inverse of the permutation it was packed with). The padding of k and n is
+-- zero.
 local function case(n, k, group, from, w, more)
   local p = { n = n, k = k, group = group, from = from, w = w, scale = "f16" }
   for key, value in pairs(more or {}) do p[key] = value end

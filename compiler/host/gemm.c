@@ -33,7 +33,7 @@ static V shift_right(Lower *l, V x, int by)
     return by ? LLVMBuildLShr(l->b, x, v_i32(l, by), "") : x;
 }
 
-/* ---- unpacking: a line of B is <16 x i32> --------------------------------------------------------------------------- */
+/* ---- unpacking: a line of B is <16 x i32> ------------------------------------------------------------------------ */
 
 static V unpack_whole(Lower *l, V line, int part)
 {
@@ -67,7 +67,7 @@ static V unpack_f16(Lower *l, V line, int part)
     return math_cast(l, half, DT_F16, DT_F32, 16);
 }
 
-/* ---- dot products: acc + b . a for 16 columns, `a` the same 32 bits in every lane ----------------------------------- */
+/* ---- dot products: acc + b . a for 16 columns, `a` the same 32 bits in every lane -------------------------------- */
 
 static V dot_f32(Lower *l, V acc, V b, V a)
 {
@@ -179,7 +179,7 @@ static const Atom *find_atom(Lower *l, const Ins *i)
     return NULL;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
 typedef struct Gemm {
     const Atom *atom;

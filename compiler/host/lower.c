@@ -1,8 +1,8 @@
 /* lower.c - tile IR to LLVM IR for CPUs: the kernel's frame, control flow, and tile operations that touch no memory.
  *
  * A kernel becomes  void kernel(void **buffers, int64 *sizes, int64 begin, int64 end, void *scratch)  which runs the blocks
- * begin..end-1 one after the other. Threads are the caller's business: blocks are independent. No fast-math flag is ever
- * set, so LLVM keeps every order of evaluation. */
+ * begin..end-1 one after the other. Threads are the caller's business: blocks are independent. No fast-math flag is
+ * ever set, so LLVM keeps every order of evaluation. */
 #include "lower.h"
 
 #include <string.h>
@@ -433,7 +433,8 @@ static void set_attributes(Lower *l)
     LLVMAddAttributeAtIndex(l->fn, LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(l->ctx, nounwind, 0));
 }
 
-/* Scalars that the grid needs come first in the kernel; everything from the first other instruction on is the block's. */
+/* Scalars that the grid needs come first in the kernel; everything from the first other instruction on is the
+ * block's. */
 static void lower_body(Lower *l, V begin, V end)
 {
     Region blocks = {0};

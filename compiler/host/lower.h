@@ -1,7 +1,8 @@
 /* lower.h - private to compiler/host: the state of one lowering and the helpers its files share.
  *
- * A tile of R x C elements is R * C/L LLVM vectors of L lanes, row by row; L = 16 where 16 divides C, else L = C. A column
- * of R x 1 is R scalars. LLVM splits 16 lanes into what the target's registers hold. bf16 and f16 travel as i16. */
+ * A tile of R x C elements is R * C/L LLVM vectors of L lanes, row by row; L = 16 where 16 divides C, else L = C. A
+ * column of R x 1 is R scalars. LLVM splits 16 lanes into what the target's registers hold. bf16 and f16 travel as
+ * i16. */
 #ifndef BLADE_HOST_LOWER_H
 #define BLADE_HOST_LOWER_H
 

@@ -1,6 +1,6 @@
-/* math.c - elementwise operations on the host. Transcendental functions are fixed polynomials in fused multiply-adds, so
- * that a result does not depend on vector length, position or libm. Coefficients: Taylor and minimax forms found in any
- * handbook (Cephes' single precision functions give the same degree); errors are checked by `bladegen check`. */
+/* math.c - elementwise operations on the host. Transcendental functions are fixed polynomials in fused multiply-adds,
+ * so that a result does not depend on vector length, position or libm. Coefficients: Taylor and minimax forms found in
+ * any handbook (Cephes' single precision functions give the same degree); errors are checked by `bladegen check`. */
 #include "lower.h"
 
 #include <math.h>
@@ -85,8 +85,8 @@ static V clamp(Lower *l, V x, double lo, double hi, int n)
     return math_binary(l, OP_MIN, DT_F32, x, fconst(l, hi, n), n);
 }
 
-/* e^x = 2^k e^r, r = x - k ln 2, |r| <= 0.35, 2^k added to the exponent; 0 below -87.33, infinity above 88.72, NaN for NaN.
- * The clamps take NaN through: a comparison with it fails. */
+/* e^x = 2^k e^r, r = x - k ln 2, |r| <= 0.35, 2^k added to the exponent; 0 below -87.33, infinity above 88.72, NaN for
+ * NaN. The clamps take NaN through: a comparison with it fails. */
 static V lower_exp(Lower *l, V x, int n)
 {
     static const double c[] = {1, 1, 0.5, 1.6666666e-1, 4.1666648e-2, 8.3334519e-3, 1.3888803e-3};

@@ -59,8 +59,8 @@ local function store_bf16_sums(k, a, row, index, group, value)
   k:store(a.y_sum, { row, index }, sum:sum())
 end
 
--- Emits the output of one row; value(column) gives an f32 tile [1,16]. n is a multiple of 16 in memory; value must be 0 in
--- the padding.
+-- Emits the output of one row; value(column) gives an f32 tile [1,16]. n is a multiple of 16 in memory; value must be 0
+-- in the padding.
 function emit_activation(k, a, p, row, value)
   if not p.group then
     k:range(0, round_up(p.n, 16), 16, function(j) k:store(a.y, { row, j }, value(j):cast(p.out)) end)

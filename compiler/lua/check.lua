@@ -1,5 +1,5 @@
--- check.lua - runs every schedule and setting on the cases of its operator: against the reference within the tolerance, and
--- bit for bit against the default setting (numerics contract).
+-- check.lua - runs every schedule and setting on the cases of its operator: against the reference within the tolerance,
+-- and bit for bit against the default setting (numerics contract).
 
 -- A small generator of our own, so that inputs are the same on every machine.
 local function random_stream(seed)

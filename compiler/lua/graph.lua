@@ -1,5 +1,5 @@
--- graph.lua - from a model's description to launches. A description calls the methods below, one a layer of the network; they
--- make nodes. Nodes are emitted on demand, so that what belongs together is fused:
+-- graph.lua - from a model's description to launches. A description calls the methods below, one a layer of the
+-- network; they make nodes. Nodes are emitted on demand, so that what belongs together is fused:
 --   linears of one input that are consumed together (q/k/v)       one matmul over merged weights
 --   silu(linear) * linear                                         one matmul with two weight matrices
 --   add(stream, linear)                                           a matmul that adds to the residual stream in place
@@ -47,7 +47,7 @@ function Graph:describe(model)
   for key, value in pairs(model) do self.plan.model[key] = value end
 end
 
--- ---- nodes: what a description calls; nothing is emitted yet -----------------------------------------------------------------
+-- ---- nodes: what a description calls; nothing is emitted yet --------------------------------------------------------
 
 function Graph:node(op, n, inputs, more)
   local node = more or {}
@@ -77,7 +77,7 @@ local function used(self, node)
   if node.buffer then self.plan:release(node.buffer) end
 end
 
--- ---- pieces of emission ------------------------------------------------------------------------------------------------------
+-- ---- pieces of emission ---------------------------------------------------------------------------------------------
 
 local function concat(...)
   local all = {}
@@ -135,8 +135,8 @@ function Graph:form(node, w, perm)
   return node.forms[key]
 end
 
--- One matmul over the weights of `nodes` side by side; `pair`: a second linear for silu(first) * second; `into`: a buffer that
--- the result is added to. Returns the buffer of the result and the first column of each part.
+-- One matmul over the weights of `nodes` side by side; `pair`: a second linear for silu(first) * second; `into`: a
+-- buffer that the result is added to. Returns the buffer of the result and the first column of each part.
 function Graph:emit_matmul(nodes, pair, into)
   local plan, x = self.plan, nodes[1].inputs[1]
   local function sources_of(list)

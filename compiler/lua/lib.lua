@@ -33,8 +33,8 @@ function round_up(a, b) return ceil_div(a, b) * b end
 local element_bytes = { f32 = 4, s32 = 4, u32 = 4, f16 = 2, bf16 = 2, s16 = 2, u16 = 2, s8 = 1, u8 = 1, s64 = 8 }
 function bytes_of(elem) return element_bytes[elem] or error("no size for element type " .. tostring(elem)) end
 
--- Elements from row to row of an activation of n columns: an odd number of cache lines, so that rows of a tile fall into
--- different cache sets however large a power of two n is.
+-- Elements from row to row of an activation of n columns: an odd number of cache lines, so that rows of a tile fall
+-- into different cache sets however large a power of two n is.
 function row_pitch(n, elem)
   local lines = ceil_div(n * bytes_of(elem), 64)
   return (lines | 1) * 64 // bytes_of(elem)
@@ -52,7 +52,8 @@ function argument(name, elem, dims, access, more)
   return d
 end
 
--- operator "name" { doc, args = function(p) -> list of declarations, numerics = function(p), reference = function(p, t, sizes),
+-- operator "name" { doc, args = function(p) -> list of declarations, numerics = function(p),
+--                   reference = function(p, t, sizes),
 --                   cases = { {p = ..., sizes = ...} }, tolerance, inputs = function(p, t, sizes, random) }
 function operator(name)
   return function(spec)
@@ -66,7 +67,8 @@ function operator(name)
   end
 end
 
--- schedule "operator" { name, settings = {setting = {choices}}, default = function(p) -> settings, fits = function(p) } (body)
+-- schedule "operator" { name, settings = {setting = {choices}}, default = function(p, bucket) -> settings,
+--                       fits = function(p) } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
 function schedule(op)
   if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
@@ -200,7 +202,7 @@ end
 
 function Kernel.pipelined(k, lo, hi, step, options, fn) k:range(lo, hi, step, fn, options.stages) end
 
--- ---- shorthands on values ----------------------------------------------------------------------------------------------
+-- ---- shorthands on values -------------------------------------------------------------------------------------------
 
 function Value.sum(v) return v:reduce("add", "cols", v.cols) end      -- the tree's width is the tile's
 function Value.highest(v) return v:reduce("max", "cols") end
@@ -212,7 +214,7 @@ function forget_schedules(op)
   schedules[op], kernel_cache, kernel_list = {}, {}, {}
 end
 
--- ---- for the command line -------------------------------------------------------------------------------------------------
+-- ---- for the command line -------------------------------------------------------------------------------------------
 
 function list_operators()
   local lines = {}

@@ -1,9 +1,9 @@
--- load.lua - from the layers of a checkpoint (stored.lua) to the weights of a matmul: the format they are computed in, the
--- buffers, and the load steps that pack them.
+-- load.lua - from the layers of a checkpoint (stored.lua) to the weights of a matmul: the format they are computed in,
+-- the buffers, and the load steps that pack them.
 --
 -- --weights: auto keeps what is stored (dense as it is, 4 bits as w4, 8 bits as w8); f32, f16, bf16 unpack quantized
--- layers, exactly in f32; w8, w4, w4a16 round dense layers. The logits of a rounded w4 model stay in w8 (w4a16: bf16), as
--- rounding hurts them most.
+-- layers, exactly in f32; w8, w4, w4a16 round dense layers. The logits of a rounded w4 model stay in w8 (w4a16: bf16),
+-- as rounding hurts them most.
 
 local weight_choices = { "auto", "f32", "f16", "bf16", "w8", "w4", "w4a16" }
 local head_choices = { w4 = "w8", w4a16 = "bf16" }

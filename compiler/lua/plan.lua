@@ -1,4 +1,5 @@
--- plan.lua - the plan of a pack: buffers, weight loading, launches per bucket of token count; and its JSON. graph.lua fills it.
+-- plan.lua - the plan of a pack: buffers, weight loading, launches per bucket of token count; and its JSON. graph.lua
+-- fills it.
 Plan = {}
 Plan.__index = Plan
 

@@ -1,5 +1,5 @@
--- weights.lua - how the weights of a matmul lie in memory, one row a format; shared by matmul, the packing operators and the
--- plan, so that packing and use can't disagree.
+-- weights.lua - how the weights of a matmul lie in memory, one row a format; shared by matmul, the packing operators
+-- and the plan, so that packing and use can't disagree.
 --   elem    element of the packed panel [N/wide][K/unit][wide][unit]
 --   x       form of the left side (activation.lua); acc the type that a group is summed in
 --   unit    elements of K side by side
@@ -24,14 +24,14 @@ function weight_panel(name, p, access)
   return argument(name, f.elem, { round_up(p.k, 16), round_up(p.n, 16) }, access, layout)
 end
 
--- Scales (and zero points) of a quantized panel: [groups, N], p.group rows of K a group. p.pitch: columns of the matrix that
--- this one is a part of (weights merged side by side).
+-- Scales (and zero points) of a quantized panel: [groups, N], p.group rows of K a group. p.pitch: columns of the matrix
+-- that this one is a part of (weights merged side by side).
 function weight_groups(p) return ceil_div(p.k, p.group) end
 function weight_scale(name, p, elem, access)
   return argument(name, elem, { weight_groups(p), round_up(p.n, 16) }, access, { pitch = p.pitch })
 end
 
--- ---- packing: the same panel as lines [N/wide, K/unit, wide/16, 16] of 32-bit words, a word a column -------------------
+-- ---- packing: the same panel as lines [N/wide, K/unit, wide/16, 16] of 32-bit words, a word a column ----------------
 
 function panel_lines(name, p, access)
   local lines = round_up(p.k, 16) // weight_formats[p.w].unit
@@ -115,7 +115,7 @@ function packed_outputs(list, p)
   return list
 end
 
--- ---- for references -------------------------------------------------------------------------------------------------------
+-- ---- for references -------------------------------------------------------------------------------------------------
 
 -- Lines of the panel of which value(k, n) is every element; and the reverse.
 function assign_panel(lines, p, value)
@@ -140,7 +140,8 @@ function fill_words(random, ...)
   end
 end
 
--- Outputs of packed_outputs from functions of the code [k, n], the zero point and the scale [group, n]; the padding is 0.
+-- Outputs of packed_outputs from functions of the code [k, n], the zero point and the scale [group, n]; the padding is
+-- 0.
 function packed_reference(p, t, code, zero, scale)
   assign_panel(t.w, p, function(k, n) return k < p.k and n < p.n and code(k, n) or 0 end)
   t.scale:fill(function(g, n) return n < p.n and scale(g, n) or 0 end)

@@ -1,5 +1,5 @@
--- attention.lua - a block is one tile of tokens for one KV head: R = tokens * group query rows share every page read. Scores and
--- outputs are gemms on the packed pages; the running maximum rescales only when it moved.
+-- attention.lua - a block is one tile of tokens for one KV head: R = tokens * group query rows share every page read.
+-- Scores and outputs are gemms on the packed pages; the running maximum rescales only when it moved.
 local LOWEST = -1e30 -- below any score, yet finite: no NaN from rows that see nothing yet
 
 return schedule "attention" {

@@ -1,5 +1,6 @@
 -- layernorm.lua - one row a block: a pass for the sum, a pass for the squared differences from the mean, a pass for the
--- output. Sums are 16 partial sums, then a tree. The padding of a row is zero, so only the second pass must leave it out.
+-- output. Sums are 16 partial sums, then a tree. The padding of a row is zero, so only the second pass must leave it
+-- out.
 return schedule "layernorm" {} (function(k, a, p, s)
   k:tiles(p.gather and "outputs" or "tokens")
   local row = k:block(0)

@@ -1,5 +1,5 @@
--- matmul.lua - a block computes C columns for a chunk of rows; inside, register tiles of R rows, R as large as still fits, so that
--- each line of weights is unpacked once for R rows. K is walked once, upwards, in every tile.
+-- matmul.lua - a block computes C columns for a chunk of rows; inside, register tiles of R rows, R as large as still
+-- fits, so that each line of weights is unpacked once for R rows. K is walked once, upwards, in every tile.
 local INSIDE = { inside = true }
 
 -- Tiles of rows x column blocks, measured on each width of vectors (autotune/results/host-notes.md).
@@ -12,7 +12,8 @@ end
 
 return schedule "matmul" {
   settings = { rows = { 4, 12, 1 }, cols = { 4, 2, 8 }, chunk = { 96, 8 }, unroll = { 1, 2 }, ahead = { 0, 1, 2 } },
-  -- bucket: most rows of a call. One row reads whole panels as one stream; more rows take as many as the registers hold.
+  -- bucket: most rows of a call. One row reads whole panels as one stream; more rows take as many as the registers
+  -- hold.
   default = function(p, bucket)
     local rows, cols = best_tile(p)
     if bucket == 1 then return { rows = 1, cols = target.vector_bits == 128 and 1 or 4, chunk = 1, ahead = 0 } end
@@ -24,8 +25,8 @@ return schedule "matmul" {
   k:tiles({ n = N // C }, { size = over, div = s.chunk })
   local n0, first = k:block(0) * C, k:block(1) * s.chunk
 
-  -- While a tile of rows computes, it brings `ahead` quarters of the columns that come next into the second cache: the first
-  -- tiles of a chunk between them fetch all of it, at the pace of the arithmetic.
+  -- While a tile of rows computes, it brings `ahead` quarters of the columns that come next into the second cache: the
+  -- first tiles of a chunk between them fetch all of it, at the pace of the arithmetic.
   local function upcoming(w, m, k0)
     if s.ahead == 0 or C ~= panel_wide or K % 128 ~= 0 then return end
     local quarter = m % s.chunk // s.rows * s.ahead

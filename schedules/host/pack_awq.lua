@@ -1,5 +1,5 @@
--- pack_awq.lua - lanes are columns: two words of the source spread over 16 lanes, each shifted to its nibble. A block takes
--- up to 128 columns, so that reads use whole cache lines.
+-- pack_awq.lua - lanes are columns: two words of the source spread over 16 lanes, each shifted to its nibble. A block
+-- takes up to 128 columns, so that reads use whole cache lines.
 return schedule "pack_awq" {} (function(k, a, p)
   local f, blocks = weight_formats[p.w], divisor(ceil_div(p.n, 16), 8)
   k:tiles(ceil_div(p.n, 16) // blocks)

@@ -1,5 +1,5 @@
--- pack_compressed.lua - one column block a block: 16 rows of the source, words transposed in registers (single words where the
--- order of columns is permuted).
+-- pack_compressed.lua - one column block a block: 16 rows of the source, words transposed in registers (single words
+-- where the order of columns is permuted).
 return schedule "pack_compressed" {} (function(k, a, p)
   local f, bits = weight_formats[p.w], packed_bits(p.w)
   local per = 32 // bits

@@ -1,4 +1,5 @@
--- pack_gptq.lua - lanes are columns, as in the source; a block takes up to 64 of them, so that reads use whole cache lines.
+-- pack_gptq.lua - lanes are columns, as in the source; a block takes up to 64 of them, so that reads use whole cache
+-- lines.
 return schedule "pack_gptq" {} (function(k, a, p)
   local f, bits = weight_formats[p.w], packed_bits(p.w)
   local per, blocks = 32 // bits, divisor(ceil_div(p.n, 16), 4)

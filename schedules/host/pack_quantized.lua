@@ -1,4 +1,5 @@
--- pack_quantized.lua - one column block a block, lanes are columns: a pass over each group for its range, a pass to round it.
+-- pack_quantized.lua - one column block a block, lanes are columns: a pass over each group for its range, a pass to
+-- round it.
 return schedule "pack_quantized" {} (function(k, a, p)
   local f, padded = weight_formats[p.w], round_up(p.k, 16)
   k:tiles(ceil_div(p.n, 16))

@@ -1,6 +1,7 @@
 -- sample.lua - one row a block. What is kept is always "x > bound, or x == bound and token <= last"; the bound is found
 -- by bisection on the integer that orders like the float. Only groups whose peak reaches the bound are listed and seen
--- again, so a top-k of 50 visits 50 groups. Sums of weights are exact (see the operator): no search has to fear rounding.
+-- again, so a top-k of 50 visits 50 groups. Sums of weights are exact (see the operator): no search has to fear
+-- rounding.
 local NONE, GROUP = -math.huge, logits_group
 local QUANTUM = 2.0 ^ -12 -- (w + QUANTUM) - QUANTUM is a multiple of 2^-35
 

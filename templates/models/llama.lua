@@ -1,5 +1,5 @@
--- llama.lua - decoder-only transformers of the Llama family: pre-norm, rotary, grouped queries, gated MLP. The variants differ
--- in biases, per-head norms of q and k, and a sliding window; each is one line of `variants`.
+-- llama.lua - decoder-only transformers of the Llama family: pre-norm, rotary, grouped queries, gated MLP. The variants
+-- differ in biases, per-head norms of q and k, and a sliding window; each is one line of `variants`.
 local variants = {
   LlamaForCausalLM = function(c) return { qkv_bias = c.attention_bias, o_bias = c.attention_bias, mlp_bias = c.mlp_bias } end,
   MistralForCausalLM = function(c) return { window = c.sliding_window } end,
