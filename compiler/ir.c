@@ -469,11 +469,6 @@ bool view_needs_mask(const Kernel *k, const Ins *view, int *rows, int *cols)
     return *rows || *cols;
 }
 
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 int64_t memory_bytes(const Memory *m, const int64_t *sizes)
 {
     int64_t n = 1;

@@ -124,6 +124,7 @@ typedef struct Kernel {
 static inline Ins *ir_at(const Kernel *k, Ref r) { return &k->ins.at[r]; }
 static inline bool is_scalar(Type t) { return t.rows == 1 && t.cols == 1; }
 static inline bool is_integer(DType t) { return t != DT_PRED && t != DT_NONE && !dtype_is_float(t); }
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline Type type_of(const Kernel *k, Ref r) { return k->ins.at[r].type; }
 
 /* ir.c: construction. Builders infer the type, check operands, and return 0 with a message on a mistake. */

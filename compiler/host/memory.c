@@ -6,11 +6,6 @@ int64_t row_stride(const Memory *m)
     return m->pitch ? m->pitch : m->dim[m->rank - 1].n;
 }
 
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 int64_t panel_elements(const Memory *m)
 {
     return round_up(m->dim[m->rank - 2].n, m->unit) * m->wide;
@@ -241,22 +236,30 @@ static void lower_load(Lower *l, const Ins *view, V corner, V *out)
         }
 }
 
-static void lower_store(Lower *l, const Ins *view, V corner, Ref value)
+/* Stores the vectors of a tile of the view's shape, row by row. */
+static void store_tile(Lower *l, const Ins *view, V corner, V *x)
 {
     int n = lanes(view->type.cols), per_row = vectors(view->type.cols);
     Border b = border_of(l, view);
-    for (int r = 0; r < view->type.rows; r++)
-        for (int v = 0; v < per_row; v++) {
-            int c = v * n;
-            V x = tile_vec(l, value, r, v, n);
-            if (contiguous(l, view)) {
-                store_vector(l, view, element_offset(l, view, corner, r, c), x, n, mask_of(l, view, &b, r, c, n));
-                continue;
-            }
-            for (int i = 0; i < n; i++)
-                store_scalar(l, view, element_offset(l, view, corner, r, c + i), extract(l, x, i, n),
-                             mask_of(l, view, &b, r, c + i, 1));
+    for (int at = 0; at < view->type.rows * per_row; at++) {
+        int r = at / per_row, c = at % per_row * n;
+        if (contiguous(l, view)) {
+            store_vector(l, view, element_offset(l, view, corner, r, c), x[at], n, mask_of(l, view, &b, r, c, n));
+            continue;
         }
+        for (int i = 0; i < n; i++)
+            store_scalar(l, view, element_offset(l, view, corner, r, c + i), extract(l, x[at], i, n),
+                         mask_of(l, view, &b, r, c + i, 1));
+    }
+}
+
+static void lower_store(Lower *l, const Ins *view, V corner, Ref value)
+{
+    int per_row = vectors(view->type.cols), count = view->type.rows * per_row;
+    V *x = arena_array(l->arena, V, count);
+    for (int at = 0; at < count; at++)
+        x[at] = tile_vec(l, value, at / per_row, at % per_row, lanes(view->type.cols));
+    store_tile(l, view, corner, x);
 }
 
 /* gather and scatter: index tile [R or 1, C] of offsets along the last dimension, from the view's corner. */
@@ -287,23 +290,18 @@ static void lower_indexed(Lower *l, const Ins *i, Ref r)
         }
 }
 
+/* A row or a column of the source is repeated, as everywhere. */
 static void lower_copy(Lower *l, const Ins *i)
 {
     const Ins *to = ir_at(l->k, i->arg[0]), *from = ir_at(l->k, i->arg[1]);
-    int n = lanes(from->type.cols), count = from->type.rows * vectors(from->type.cols);
-    V *tmp = arena_array(l->arena, V, count);
-    lower_load(l, from, l->val[i->arg[1]].at[0], tmp);
-    Border b = border_of(l, to);
-    int per_row = vectors(from->type.cols);
+    int per_row = vectors(to->type.cols), count = to->type.rows * per_row, from_row = vectors(from->type.cols);
+    V *source = arena_array(l->arena, V, from->type.rows * from_row), *x = arena_array(l->arena, V, count);
+    lower_load(l, from, l->val[i->arg[1]].at[0], source);
     for (int at = 0; at < count; at++) {
-        int r = at / per_row, c = at % per_row * n;
-        if (contiguous(l, to))
-            store_vector(l, to, element_offset(l, to, l->val[i->arg[0]].at[0], r, c), tmp[at], n, mask_of(l, to, &b, r, c, n));
-        else
-            for (int lane = 0; lane < n; lane++)
-                store_scalar(l, to, element_offset(l, to, l->val[i->arg[0]].at[0], r, c + lane), extract(l, tmp[at], lane, n),
-                             mask_of(l, to, &b, r, c + lane, 1));
+        V v = source[(from->type.rows == 1 ? 0 : at / per_row) * from_row + (from->type.cols == 1 ? 0 : at % per_row)];
+        x[at] = from->type.cols == 1 ? splat(l, v, lanes(to->type.cols)) : v;
     }
+    store_tile(l, to, l->val[i->arg[0]].at[0], x);
 }
 
 static void lower_atomic(Lower *l, const Ins *i)
