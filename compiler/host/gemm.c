@@ -1,18 +1,15 @@
-/* gemm.c - the host's matrix microkernel: frag[R, C] += A[R, K] x B[K, C], B packed as panels of 16 columns.
+/* gemm.c - the host's matrix microkernel: frag[R, C] += A[R, K] x B[K, C], B packed as panels (ir.h).
  *
  * A is read row-major, 32 bits at a time, and broadcast; B is read as whole lines of 16 columns x 32 bits. Every
  * accumulator walks K upwards, alone, so neither R nor C changes a bit of any element. An atom is one row of the table:
  * element types, how many vectors a line unpacks into, and the dot product of 32-bit units. */
 #include "lower.h"
 
-#include <string.h>
+enum { UNIT_BYTES = 4 /* of A, read for one part */, LINE_BYTES = PANEL_COLS * UNIT_BYTES };
 
 typedef struct Atom {
     DType a, b, acc;
-    int unit;       /* elements of K in a line of B (16 columns wide) */
     int parts;      /* vectors that a line unpacks into */
-    int a_bytes;    /* bytes of A that one part consumes */
-    int line_bytes;
     V (*unpack)(Lower *l, V line, int part);
     V (*dot)(Lower *l, V acc, V b, V a);
     bool (*native)(const Target *t);
@@ -155,17 +152,17 @@ static bool has_vnni(const Target *t) { return t->vnni; }
 static bool has_bf16(const Target *t) { return t->bf16_dot; }
 
 static const Atom atoms[] = { /* the first that fits the types and the target is taken */
-    {DT_F32, DT_F32, DT_F32, 1, 1, 4, 64, unpack_whole, dot_f32, always},
-    {DT_F32, DT_F16, DT_F32, 2, 2, 4, 64, unpack_f16, dot_f32, always},
-    {DT_F32, DT_BF16, DT_F32, 2, 2, 4, 64, unpack_bf16, dot_f32, always},
-    {DT_BF16, DT_BF16, DT_F32, 2, 1, 4, 64, unpack_whole, dot_bf16_native, has_bf16},
-    {DT_BF16, DT_BF16, DT_F32, 2, 1, 4, 64, unpack_whole, dot_bf16, always},
-    {DT_BF16, DT_U4, DT_F32, 8, 4, 4, 64, unpack_nibble_pairs, dot_bf16_native, has_bf16},
-    {DT_BF16, DT_U4, DT_F32, 8, 4, 4, 64, unpack_nibble_pairs, dot_bf16, always},
-    {DT_S8, DT_U4, DT_S32, 8, 2, 4, 64, unpack_nibbles, dot_bytes_native, has_vnni},
-    {DT_S8, DT_U4, DT_S32, 8, 2, 4, 64, unpack_nibbles, dot_bytes, always},
-    {DT_S8, DT_U8, DT_S32, 4, 1, 4, 64, unpack_whole, dot_bytes_native, has_vnni},
-    {DT_S8, DT_U8, DT_S32, 4, 1, 4, 64, unpack_whole, dot_bytes, always},
+    {DT_F32, DT_F32, DT_F32, 1, unpack_whole, dot_f32, always},
+    {DT_F32, DT_F16, DT_F32, 2, unpack_f16, dot_f32, always},
+    {DT_F32, DT_BF16, DT_F32, 2, unpack_bf16, dot_f32, always},
+    {DT_BF16, DT_BF16, DT_F32, 1, unpack_whole, dot_bf16_native, has_bf16},
+    {DT_BF16, DT_BF16, DT_F32, 1, unpack_whole, dot_bf16, always},
+    {DT_BF16, DT_U4, DT_F32, 4, unpack_nibble_pairs, dot_bf16_native, has_bf16},
+    {DT_BF16, DT_U4, DT_F32, 4, unpack_nibble_pairs, dot_bf16, always},
+    {DT_S8, DT_U4, DT_S32, 2, unpack_nibbles, dot_bytes_native, has_vnni},
+    {DT_S8, DT_U4, DT_S32, 2, unpack_nibbles, dot_bytes, always},
+    {DT_S8, DT_U8, DT_S32, 1, unpack_whole, dot_bytes_native, has_vnni},
+    {DT_S8, DT_U8, DT_S32, 1, unpack_whole, dot_bytes, always},
 };
 
 static const Atom *find_atom(Lower *l, const Ins *i)
@@ -199,9 +196,9 @@ static V byte_at(Lower *l, V base, V offset, int64_t plus);
 /* Into the second cache: what the next tile of columns will read. */
 static void gemm_prefetch(Lower *l, const Gemm *g, V line, int ahead)
 {
-    V offset = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)g->ahead * 64), "");
+    V offset = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)g->ahead * LINE_BYTES), "");
     for (int n = 0; n < g->ahead; n++) {
-        V p = byte_at(l, g->next, offset, ((int64_t)ahead * g->ahead + n) * 64);
+        V p = byte_at(l, g->next, offset, ((int64_t)ahead * g->ahead + n) * LINE_BYTES);
         call(l, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(l, 0), i32_const(l, 2), i32_const(l, 1)}, 4);
     }
 }
@@ -218,13 +215,13 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
 {
     const Atom *at = g->atom;
     LLVMTypeRef vec = vec_type(l->i32, 16);
-    V a_off = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)at->parts * at->a_bytes), "");
+    V a_off = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)at->parts * UNIT_BYTES), "");
     V b_off = LLVMBuildNSWMul(l->b, line, i64_const(l, g->b_line), "");
     V lines[16];
     if (g->next)
         gemm_prefetch(l, g, line, ahead);
     for (int n = 0; n < g->blocks; n++) {
-        int64_t plus = n / g->in_panel * g->b_panel + n % g->in_panel * at->line_bytes + ahead * g->b_line;
+        int64_t plus = n / g->in_panel * g->b_panel + n % g->in_panel * LINE_BYTES + ahead * g->b_line;
         lines[n] = LLVMBuildLoad2(l->b, vec, byte_at(l, g->b, b_off, plus), "");
         LLVMSetAlignment(lines[n], 64);
     }
@@ -233,7 +230,7 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
         for (int n = 0; n < g->blocks; n++)
             unpacked[n] = at->unpack(l, lines[n], part);
         for (int r = 0; r < g->rows; r++) {
-            int64_t plus = r * g->a_stride + ((int64_t)ahead * at->parts + part) * at->a_bytes;
+            int64_t plus = r * g->a_stride + ((int64_t)ahead * at->parts + part) * UNIT_BYTES;
             V x = LLVMBuildLoad2(l->b, l->i32, byte_at(l, g->a, a_off, plus), "");
             LLVMSetAlignment(x, 1);
             x = splat(l, x, 16);
@@ -306,7 +303,7 @@ void lower_gemm(Lower *l, const Ins *i)
     Gemm g = {.atom = atom, .rows = a->type.rows, .blocks = b->type.cols / PANEL_COLS, .acc = l->val[i->arg[0]].at};
     g.a_stride = (ma->rank > 1 ? row_stride(ma) : 0) * dtype_bits(ma->elem) / 8;
     g.in_panel = mb->wide / PANEL_COLS;
-    g.b_line = (int64_t)g.in_panel * atom->line_bytes;
+    g.b_line = (int64_t)g.in_panel * LINE_BYTES;
     g.b_panel = panel_elements(mb) * dtype_bits(mb->elem) / 8;
     V a_off = LLVMBuildNSWMul(l->b, element_offset(l, a, l->val[i->arg[1]].at[0], 0, 0),
                               i64_const(l, dtype_bits(ma->elem) / 8), "");
@@ -317,5 +314,5 @@ void lower_gemm(Lower *l, const Ins *i)
         g.ahead = i->b;
     }
     LLVMTypeRef type = vec_type(elem_type(l, atom->acc), 16);
-    gemm_loop(l, &g, a->type.cols / atom->unit, MAX(i->a, 1), type);
+    gemm_loop(l, &g, a->type.cols / mb->unit, MAX(i->a, 1), type);
 }
