@@ -238,7 +238,6 @@ void model_free(Model *m)
 
 const Plan *model_plan(const Model *m) { return m->plan; }
 const ModelLimits *model_limits(const Model *m) { return &m->limits; }
-const Checkpoint *model_checkpoint(const Model *m) { return m->checkpoint; }
 const PlanMemory *model_memory(const Model *m) { return &m->memory; }
 int model_threads(const Model *m) { return m->threads; }
 const char *model_target(const Model *m) { return m->pack.header.target; }

@@ -59,7 +59,6 @@ void model_free(Model *m); /* NULL is allowed */
 
 const Plan *model_plan(const Model *m);
 const ModelLimits *model_limits(const Model *m);
-const Checkpoint *model_checkpoint(const Model *m); /* configuration only with random_weights */
 const PlanMemory *model_memory(const Model *m);
 int model_threads(const Model *m);
 const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
