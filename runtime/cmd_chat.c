@@ -110,7 +110,7 @@ static bool generate(Chat *c, const TokenIds *ids, Err *err)
         .prompt = ids->at,
         .prompt_len = (int)MIN(ids->len, INT32_MAX),
         .sampling = &c->request.params,
-        .sink = {c, on_token, NULL, on_finish},
+        .sink = {.context = c, .token = on_token, .finish = on_finish},
     };
     Request *request = engine_add(c->session.engine, &r, err);
     if (!request)

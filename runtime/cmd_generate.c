@@ -258,7 +258,7 @@ static bool submit(Generate *g, Err *err)
             .prompt = p->ids.at,
             .prompt_len = (int)MIN(p->ids.len, INT32_MAX),
             .sampling = &p->request.params,
-            .sink = {p, on_token, NULL, on_finish},
+            .sink = {.context = p, .token = on_token, .finish = on_finish},
         };
         if (!engine_add(g->session.engine, &r, err))
             return err_prefix(err, "%s", p->where);

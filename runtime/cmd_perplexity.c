@@ -85,7 +85,7 @@ static bool submit(Session *s, Window *w, Err *err)
         .prompt_len = (int)w->ids.len,
         .sampling = &params,
         .all_rows = true,
-        .sink = {w, no_token, on_row, no_finish},
+        .sink = {.context = w, .token = no_token, .row = on_row, .finish = no_finish},
     };
     return engine_add(s->engine, &r, err) != NULL;
 }

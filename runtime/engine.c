@@ -61,6 +61,17 @@ const EngineStats *engine_stats(const Engine *e)
     return &e->stats;
 }
 
+const ModelLimits *engine_limits(const Engine *e)
+{
+    return e->limits;
+}
+
+int engine_hidden_size(const Engine *e)
+{
+    (void)e;
+    return 0;
+}
+
 bool engine_idle(const Engine *e)
 {
     return !e->first;

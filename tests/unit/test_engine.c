@@ -275,7 +275,13 @@ static void random_client(Client *c)
 
 static Request *add(Engine *e, Client *c, Err *err)
 {
-    EngineRequest r = {c->prompt, c->prompt_len, &c->params, c->all_rows, 0, {c, on_token, on_row, on_finish}};
+    EngineRequest r = {
+        .prompt = c->prompt,
+        .prompt_len = c->prompt_len,
+        .sampling = &c->params,
+        .all_rows = c->all_rows,
+        .sink = {.context = c, .token = on_token, .row = on_row, .finish = on_finish},
+    };
     return engine_add(e, &r, err);
 }
 
