@@ -38,7 +38,7 @@ static void lines_stay_whole(void **state)
 {
     (void)state;
     Buf out = {0};
-    json_put_text(&out, "a\n\r\0\x7F\xE2\x80\xA8" "b\"\\", 12);
+    json_put_text(&out, "a\n\r\0\x7F\xE2\x80\xA8" "b\"\\", 11);
     assert_string_equal(out.data, "\"a\\n\\r\\u0000\\u007f\\u2028b\\\"\\\\\"");
     buf_free(&out);
 }
