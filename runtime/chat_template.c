@@ -44,18 +44,22 @@ static bool add_template(ChatTemplate *c, bool tool_use, const char *where, cons
     return true;
 }
 
-/* A template in a file of its own; true also when there is no such file. */
-static bool load_file(ChatTemplate *c, const char *dir, const char *file, bool tool_use, Err *err)
+/* A template in a file of its own. */
+static bool load_path(ChatTemplate *c, const char *path, bool tool_use, Err *err)
 {
-    char path[4096];
     Buf text = {0};
-    path_in(path, dir, file);
-    if (!file_exists(path))
-        return true;
     bool ok = file_read(&text, path, MAX_FILE, err) &&
               add_template(c, tool_use, path, text.data ? text.data : "", text.len, err);
     buf_free(&text);
     return ok;
+}
+
+/* The same in the model's folder; true also when there is no such file. */
+static bool load_file(ChatTemplate *c, const char *dir, const char *file, bool tool_use, Err *err)
+{
+    char path[4096];
+    path_in(path, dir, file);
+    return !file_exists(path) || load_path(c, path, tool_use, err);
 }
 
 static bool load_named(ChatTemplate *c, const json_t *list, const char *where, Err *err)
@@ -127,14 +131,16 @@ static bool load_tokens(ChatTemplate *c, const char *dir, const json_t *config, 
     return true;
 }
 
-static bool load_all(ChatTemplate *c, const char *dir, Err *err)
+/* `file`: the template, or NULL to look for one. */
+static bool load_all(ChatTemplate *c, const char *dir, const char *file, Err *err)
 {
     char config_path[4096], legacy_path[4096];
     json_t *config, *legacy = NULL;
     if (!read_optional(dir, "tokenizer_config.json", config_path, &config, err))
         return false;
-    bool ok = load_tokens(c, dir, config, err) && load_file(c, dir, "chat_template.jinja", false, err);
-    if (ok && c->main)
+    bool ok = load_tokens(c, dir, config, err) &&
+              (file ? load_path(c, file, false, err) : load_file(c, dir, "chat_template.jinja", false, err));
+    if (ok && c->main && !file)
         ok = load_file(c, dir, "additional_chat_templates/tool_use.jinja", true, err);
     if (ok && !c->main)
         ok = load_member(c, config, config_path, err);
@@ -149,17 +155,27 @@ static bool load_all(ChatTemplate *c, const char *dir, Err *err)
     return ok;
 }
 
-bool chat_load(ChatTemplate **out, const char *model_dir, Err *err)
+bool chat_load_file(ChatTemplate **out, const char *model_dir, const char *file, Err *err)
 {
     if (strlen(model_dir) > 3900)
         return err_set(err, "%.200s...: path too long", model_dir);
     ChatTemplate *c = xcalloc(1, sizeof *c);
-    if (!load_all(c, model_dir, err)) {
+    if (!load_all(c, model_dir, file, err)) {
         chat_free(c);
         return false;
     }
     *out = c;
     return true;
+}
+
+bool chat_load(ChatTemplate **out, const char *model_dir, Err *err)
+{
+    return chat_load_file(out, model_dir, NULL, err);
+}
+
+const char *chat_source(const ChatTemplate *c)
+{
+    return c->source ? c->source : "";
 }
 
 void chat_free(ChatTemplate *c)

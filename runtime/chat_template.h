@@ -22,7 +22,12 @@ typedef struct ChatTemplate ChatTemplate; /* immutable: may be rendered by sever
  * bos_token and the like come from tokenizer_config.json, what is missing there from special_tokens_map.json.
  * A folder without a template is an error that says so. */
 bool chat_load(ChatTemplate **out, const char *model_dir, Err *err);
+/* The same with a template file of the user's instead: it is used for all requests. */
+bool chat_load_file(ChatTemplate **out, const char *model_dir, const char *file, Err *err);
 void chat_free(ChatTemplate *c); /* NULL is allowed */
+
+/* The text of the template, of both one behind the other when there is one for tools. */
+const char *chat_source(const ChatTemplate *c);
 
 /* Appends the prompt for `request` to `out`; on an error `out` is as it was. Members of the request:
  *   messages                array of objects with a role, not empty. Members that are null are dropped. Reasoning under

@@ -155,5 +155,7 @@ DecoderState *decoder_start(const Decoder *d);
 void decoder_push(DecoderState *s, const char *token, size_t n, Buf *out); /* one token's text */
 void decoder_finish(DecoderState *s, Buf *out);
 void decoder_stop(DecoderState *s); /* frees it */
+/* Appends the bytes that one token stands for in the middle of a text. */
+void decoder_bytes(const Decoder *d, const char *token, size_t n, Buf *out);
 
 #endif

@@ -270,6 +270,62 @@ void decoder_stop(DecoderState *s)
     free(s);
 }
 
+/* ---- bytes of one token -------------------------------------------------------------------------------------- */
+
+static void replace_all(const Stage *st, const Buf *text, Buf *out)
+{
+    Err err;
+    TokMatcher m = {.re = st->pattern, .s = text->data ? text->data : "", .n = text->len};
+    size_t done = 0;
+    while (tok_match_next(&m, &err)) {
+        buf_put(out, m.s + done, m.from - done);
+        buf_put(out, st->content.data, st->content.len);
+        done = m.to;
+    }
+    tok_match_done(&m);
+    buf_put(out, m.s + done, m.n - done);
+}
+
+/* Spaces for the characters that stand for them. */
+static void replace_meta(const Stage *st, const Buf *text, Buf *out)
+{
+    char meta[4];
+    size_t len = utf8_encode(st->cp, meta), n = text->len;
+    const char *at = text->data ? text->data : "";
+    for (const char *p; (p = memmem(at, n, meta, len)); n -= (size_t)(p - at) + len, at = p + len) {
+        buf_put(out, at, (size_t)(p - at));
+        buf_putc(out, ' ');
+    }
+    buf_put(out, at, n);
+}
+
+void decoder_bytes(const Decoder *d, const char *token, size_t n, Buf *out)
+{
+    Buf from = {0}, to = {0};
+    buf_put(&from, token, n);
+    for (size_t i = 0; i < d->stages.len; i++) {
+        const Stage *st = &d->stages.at[i];
+        int byte = st->kind == DEC_BYTE_FALLBACK ? fallback_byte(&from) : -1;
+        if (st->kind == DEC_BYTE_LEVEL)
+            put_token_bytes(&to, &from);
+        else if (st->kind == DEC_METASPACE)
+            replace_meta(st, &from, &to);
+        else if (st->kind == DEC_REPLACE)
+            replace_all(st, &from, &to);
+        else if (byte >= 0)
+            buf_putc(&to, (char)byte);
+        else
+            continue; /* joining, and cutting spaces at the ends of a text */
+        Buf swap = from;
+        from = to;
+        to = swap;
+        to.len = 0;
+    }
+    buf_put(out, from.data, from.len);
+    buf_free(&from);
+    buf_free(&to);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static bool read_char(uint32_t *cp, const json_t *json, const char *key, const char *dflt, Err *err)

@@ -349,6 +349,14 @@ void tok_decode(const Tokenizer *t, const uint32_t *ids, size_t n, bool skip_spe
     tok_stream_free(s);
 }
 
+void tok_bytes(const Tokenizer *t, uint32_t id, Buf *out)
+{
+    const AddedToken *added = added_by_id(t->added, id);
+    Span token = added ? (Span){added->normalized.data, added->normalized.len} : vocab_text(bpe_vocab(t->bpe), id);
+    if (token.at)
+        decoder_bytes(t->decoder, token.at, token.len, out);
+}
+
 /* ---- the vocabulary ------------------------------------------------------------------------------------------ */
 
 size_t tok_vocab_size(const Tokenizer *t)

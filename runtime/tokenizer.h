@@ -47,6 +47,10 @@ void tok_stream_push(TokStream *s, uint32_t id, Buf *out);
 void tok_stream_finish(TokStream *s, Buf *out); /* nothing may be pushed afterwards */
 void tok_stream_free(TokStream *s);             /* NULL is allowed */
 
+/* Appends the bytes that a token stands for in the middle of a text, special or not: perhaps a part of a character only,
+ * and with the space that decoding drops at the beginning of a text. Nothing for an id without a token. */
+void tok_bytes(const Tokenizer *t, uint32_t id, Buf *out);
+
 size_t tok_vocab_size(const Tokenizer *t);                           /* largest id + 1 */
 int64_t tok_id(const Tokenizer *t, const char *token, size_t len);   /* -1 when there is no such token */
 const char *tok_text(const Tokenizer *t, uint32_t id, size_t *len);  /* as the vocabulary spells it, or NULL */

@@ -449,6 +449,39 @@ static void stream_holds_back_no_more_than_needed(void **state)
     tok_free(t);
 }
 
+/* One token's bytes: those of half characters, and spaces that a decoder cuts at the beginning of a text. */
+static void bytes_of_single_tokens(void **state)
+{
+    (void)state;
+    static const char fallback[] =
+        "{'model':{'vocab':{'<0xC3>':0,'<0xA9>':1,'x':2,'_y_':3},'merges':[],'byte_fallback':true},"
+        "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'_'},"
+        "'content':' '},{'type':'ByteFallback'},{'type':'Fuse'},{'type':'Strip','content':' ',"
+        "'start':1,'stop':0}]}}";
+    static const char byte_level[] =
+        "{'model':{'vocab':{'\\u00c3':0,'\\u00a9':1,'\\u0120x':2,'y':3},'merges':[]},"
+        "'decoder':{'type':'ByteLevel'},'added_tokens':[{'id':4,'content':'<s> \\u00e9','special':true}]}";
+    static const char metaspace[] =
+        "{'model':{'vocab':{'\\u2581x':0,'y\\u2581':1},'merges':[]},'decoder':{'type':'Metaspace'}}";
+    static const struct { const char *json; uint32_t id; const char *bytes; } cases[] = {
+        {fallback, 0, "\xC3"}, {fallback, 1, "\xA9"}, {fallback, 2, "x"}, {fallback, 3, " y "}, {fallback, 9, ""},
+        {byte_level, 0, "\xC3"}, {byte_level, 1, "\xA9"}, {byte_level, 2, " x"}, {byte_level, 3, "y"},
+        {byte_level, 4, "<s> \xC3\xA9"}, {metaspace, 0, " x"}, {metaspace, 1, "y "},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        Err err;
+        Buf out = {0};
+        Tokenizer *t = parse(cases[i].json, NULL, &err);
+        if (!t)
+            fail_msg("%s", err.text);
+        buf_puts(&out, "");
+        tok_bytes(t, cases[i].id, &out);
+        assert_string_equal(out.data, cases[i].bytes);
+        buf_free(&out);
+        tok_free(t);
+    }
+}
+
 /* ---- threads ------------------------------------------------------------------------------------------------- */
 
 static void *encode_often(void *arg)
@@ -502,6 +535,7 @@ int main(void)
         cmocka_unit_test(hostile_patterns_give_up),
         cmocka_unit_test(unknown_characters_need_a_token),
         cmocka_unit_test(stream_holds_back_no_more_than_needed),
+        cmocka_unit_test(bytes_of_single_tokens),
         cmocka_unit_test(threads_share_a_tokenizer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
