@@ -66,6 +66,11 @@ const ModelLimits *engine_limits(const Engine *e)
     return e->limits;
 }
 
+int64_t engine_vocab(const Engine *e)
+{
+    return e->plan->vocab;
+}
+
 int engine_hidden_size(const Engine *e)
 {
     (void)e;
@@ -170,29 +175,43 @@ static bool check_request(const Engine *e, const EngineRequest *r, Err *err)
     return sampling_check(r->sampling, e->plan->vocab, err);
 }
 
-Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
+static int max_new_tokens(const Engine *e, const EngineRequest *o)
+{
+    return (int)MIN(o->sampling->max_tokens, e->limits->max_model_len - o->prompt_len);
+}
+
+static int adjustments_of(const Engine *e, const Sampler *s, int tokens)
+{
+    return (int)MIN(sampler_max_adjustments(s, tokens, e->plan->vocab), INT32_MAX);
+}
+
+bool engine_accepts(const Engine *e, const EngineRequest *o, Err *err)
 {
     if (!check_request(e, o, err))
+        return false;
+    Sampler *s = sampler_new(o->sampling, o->prompt, o->prompt_len, e->eos.at, (int)e->eos.len);
+    int total = o->prompt_len + max_new_tokens(e, o), adjustments = adjustments_of(e, s, total);
+    sampler_free(s);
+    return sched_fits(e->sched, total, adjustments) ||
+           err_set(err, "a sequence of %d tokens with %d logit adjustments does not fit the KV cache of %" PRId64
+                   " tokens and %" PRId64 " adjustments", total, adjustments,
+                   e->limits->pages * e->limits->page_tokens, e->limits->adjustments);
+}
+
+Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
+{
+    if (!engine_accepts(e, o, err))
         return NULL;
     Request *r = xcalloc(1, sizeof *r);
     r->sampler = sampler_new(o->sampling, o->prompt, o->prompt_len, e->eos.at, (int)e->eos.len);
     r->sink = o->sink;
     r->engine = e;
     r->prompt_len = o->prompt_len;
-    r->max_new = (int)MIN(o->sampling->max_tokens, e->limits->max_model_len - o->prompt_len);
-    int total = o->prompt_len + r->max_new;
+    r->max_new = max_new_tokens(e, o);
     r->seq.user = r;
     r->seq.salt = o->salt;
     r->seq.all_rows = o->all_rows;
-    r->seq.adjustments = (int)MIN(sampler_max_adjustments(r->sampler, total, e->plan->vocab), INT32_MAX);
-    if (!sched_fits(e->sched, total, r->seq.adjustments)) {
-        err_set(err, "a sequence of %d tokens with %d logit adjustments does not fit the KV cache of %" PRId64
-                " tokens and %" PRId64 " adjustments", total, r->seq.adjustments,
-                e->limits->pages * e->limits->page_tokens, e->limits->adjustments);
-        sampler_free(r->sampler);
-        free(r);
-        return NULL;
-    }
+    r->seq.adjustments = adjustments_of(e, r->sampler, o->prompt_len + r->max_new);
     for (int i = 0; i < o->prompt_len; i++)
         vec_push(&r->seq.tokens, o->prompt[i]);
     r->next = e->first;

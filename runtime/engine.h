@@ -83,8 +83,11 @@ typedef struct EngineOptions {
 Engine *engine_new(Model *model, const EngineOptions *options, Err *err);
 void engine_free(Engine *e); /* ends unfinished requests with FINISH_ABORT; NULL is allowed */
 
-/* NULL and a message for the user when the request can't be served: wrong parameters, tokens beyond the vocabulary, a
- * prompt beyond the context. max_tokens is cut to what the context has left. */
+/* Whether the request can be served; else a message for the user: wrong parameters, tokens beyond the vocabulary, a prompt
+ * beyond the context. From any thread: it looks only at what never changes. */
+bool engine_accepts(const Engine *e, const EngineRequest *r, Err *err);
+
+/* NULL and a message when engine_accepts says no. max_tokens is cut to what the context has left. */
 Request *engine_add(Engine *e, const EngineRequest *r, Err *err);
 
 /* Ends the request in the next step. Allowed from any thread until its `finish` has been called. */
@@ -104,6 +107,7 @@ typedef struct EngineStats {
 } EngineStats;
 const EngineStats *engine_stats(const Engine *e); /* valid until the next step */
 const ModelLimits *engine_limits(const Engine *e);
+int64_t engine_vocab(const Engine *e); /* entries of a row of logits */
 int engine_hidden_size(const Engine *e); /* of a hidden state; 0: the pack has none */
 
 /* Checks the KV pages against the sequences that are there; false and a message when something is lost. */

@@ -20,8 +20,9 @@
 typedef struct Service Service;
 
 typedef struct ServiceOptions {
-    /* Called on the engine thread: load the model and make the engine; free both. */
-    bool (*open)(void *context, Engine **engine, Err *err);
+    /* Called on the engine thread: load the model and make the engine; free both. *options comes with the service's own
+     * `arrivals` and its context; all else in it is for `open` to fill in before engine_new. */
+    bool (*open)(void *context, EngineOptions *options, Engine **engine, Err *err);
     void (*close)(void *context);
     void *context;
     const Tokenizer *tokenizer;   /* must outlive the service */
