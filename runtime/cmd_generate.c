@@ -108,7 +108,7 @@ static bool read_line(Generate *g, const char *text, size_t len, Prompt *p, Err 
     if (!line)
         return false;
     const json_t *prompt = json_object_get(line, "prompt");
-    bool ok = request_params_read(line, &p->request, err);
+    bool ok = request_params_read(line, g->session.tokenizer, &p->request, err);
     if (ok && json_is_array(json_object_get(line, "messages")))
         ok = render_chat(g, p, line, err);
     else if (ok && json_is_string(prompt))

@@ -1,7 +1,11 @@
 /* generation.c - implementation of generation.h; see there. */
 #include "generation.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define MAX_WORD 1024 /* bytes of a bad word */
 
 /* ---- the checkpoint's defaults ----------------------------------------------------------------------------------- */
 
@@ -88,27 +92,103 @@ static bool read_logit_bias(const json_t *r, SamplingParams *p, Err *err)
     json_object_foreach(bias, key, value) {
         char *end;
         unsigned long id = strtoul(key, &end, 10);
-        if (*key < '0' || *key > '9' || *end || id > INT32_MAX || !json_is_number(value))
+        bool number = *key >= '0' && *key <= '9' && !(key[0] == '0' && key[1]) && !*end && id <= INT32_MAX;
+        if (!number || !json_is_number(value))
             return err_set(err, "\"logit_bias\": an object {\"TOKEN_ID\": bias} was expected");
+        if (!(fabs(json_number_value(value)) <= 100))
+            return err_set(err, "\"logit_bias\": the bias of token %lu is %g, from -100 to 100 is allowed", id,
+                           json_number_value(value));
         vec_push(&p->logit_bias, (LogitBias){(uint32_t)id, (float)json_number_value(value)});
     }
     return true;
 }
 
-static bool read_stop_ids(const json_t *r, SamplingParams *p, Err *err)
+/* A list of token ids; *out is as it was when there is none. */
+static bool read_ids(const json_t *r, const char *key, SamplingTokens *out, Err *err)
 {
-    const json_t *ids = json_object_get(r, "stop_token_ids");
+    const json_t *ids = json_object_get(r, key);
     if (!ids || json_is_null(ids))
         return true;
-    p->stop_tokens.len = 0;
+    out->len = 0;
     for (size_t i = 0; i < json_array_size(ids); i++) {
         const json_t *id = json_array_get(ids, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-            return err_set(err, "\"stop_token_ids\": a list of token ids was expected");
-        vec_push(&p->stop_tokens, (uint32_t)json_integer_value(id));
+            return err_set(err, "\"%s\": a list of token ids was expected", key);
+        vec_push(out, (uint32_t)json_integer_value(id));
     }
-    return json_is_array(ids) || err_set(err, "\"stop_token_ids\": a list of token ids was expected");
+    return json_is_array(ids) || err_set(err, "\"%s\": a list of token ids was expected", key);
 }
+
+/* An empty list would allow nothing at all. */
+static bool read_allowed(const json_t *r, SamplingParams *p, Err *err)
+{
+    const json_t *ids = json_object_get(r, "allowed_token_ids");
+    if (json_is_array(ids) && !json_array_size(ids))
+        return err_set(err, "\"allowed_token_ids\" is empty: leave it out to allow every token");
+    return read_ids(r, "allowed_token_ids", &p->allowed_tokens, err);
+}
+
+/* ---- bad words --------------------------------------------------------------------------------------------------- */
+
+/* Tokens of a word as it stands at the beginning of a text, or behind a blank. */
+static bool word_tokens(const Tokenizer *t, const char *word, bool blank, TokenIds *out, Err *err)
+{
+    Buf text = {0};
+    buf_puts(&text, blank ? " " : "");
+    buf_puts(&text, word);
+    bool ok = tok_encode(t, text.data, text.len, false, true, out, err);
+    buf_free(&text);
+    return ok || err_prefix(err, "\"bad_words\"");
+}
+
+static void add_sequence(SamplingTokens *words, const TokenIds *ids)
+{
+    vec_push(words, (uint32_t)ids->len);
+    for (size_t i = 0; i < ids->len; i++)
+        vec_push(words, ids->at[i]);
+}
+
+/* As vLLM has it: the word alone, and behind a blank where that gives as many tokens but another first one. */
+static bool add_bad_word(const Tokenizer *t, const char *word, SamplingTokens *words, Err *err)
+{
+    TokenIds alone = {0}, behind = {0};
+    word += strspn(word, " \t\r\n\v\f");
+    if (!*word)
+        return err_set(err, "\"bad_words\": a word is empty");
+    bool ok = word_tokens(t, word, false, &alone, err) && word_tokens(t, word, true, &behind, err);
+    if (ok && alone.len)
+        add_sequence(words, &alone);
+    if (ok && alone.len && behind.len == alone.len && behind.at[0] != alone.at[0])
+        add_sequence(words, &behind);
+    vec_free(&alone);
+    vec_free(&behind);
+    return ok;
+}
+
+static bool read_bad_words(const json_t *r, const Tokenizer *t, SamplingTokens *out, Err *err)
+{
+    const json_t *words = json_object_get(r, "bad_words");
+    if (!words || json_is_null(words))
+        return true;
+    if (!json_is_array(words))
+        return err_set(err, "\"bad_words\": a list of strings was expected");
+    if (!t && json_array_size(words))
+        return err_set(err, "\"bad_words\" needs a tokenizer");
+    out->len = 0;
+    for (size_t i = 0; i < json_array_size(words); i++) {
+        const json_t *word = json_array_get(words, i);
+        if (!json_is_string(word))
+            return err_set(err, "\"bad_words\": a list of strings was expected");
+        if (json_string_length(word) > MAX_WORD || out->len > SAMPLING_MAX_BAD_WORDS)
+            return err_set(err, "\"bad_words\": at most %d tokens, and %d bytes a word, are allowed",
+                           SAMPLING_MAX_BAD_WORDS, MAX_WORD);
+        if (!add_bad_word(t, json_string_value(word), out, err))
+            return false;
+    }
+    return true;
+}
+
+/* ---- stop strings ------------------------------------------------------------------------------------------------ */
 
 static void stops_clear(StopStrings *stops)
 {
@@ -133,23 +213,16 @@ static bool read_stop(const json_t *r, StopStrings *stops, Err *err)
     return true;
 }
 
-bool request_params_read(const json_t *request, RequestParams *p, Err *err)
+bool request_params_read(const json_t *r, const Tokenizer *t, RequestParams *p, Err *err)
 {
-    return read_numbers(request, &p->params, err) && read_logit_bias(request, &p->params, err) &&
-           read_stop_ids(request, &p->params, err) && read_stop(request, &p->stops, err);
+    return read_numbers(r, &p->params, err) && read_logit_bias(r, &p->params, err) &&
+           read_ids(r, "stop_token_ids", &p->params.stop_tokens, err) && read_allowed(r, &p->params, err) &&
+           read_bad_words(r, t, &p->params.bad_words, err) && read_stop(r, &p->stops, err);
 }
 
 RequestParams request_params_copy(const RequestParams *p)
 {
-    RequestParams copy = {.params = p->params};
-    copy.params.logit_bias.at = NULL;
-    copy.params.logit_bias.len = copy.params.logit_bias.cap = 0;
-    copy.params.stop_tokens.at = NULL;
-    copy.params.stop_tokens.len = copy.params.stop_tokens.cap = 0;
-    for (size_t i = 0; i < p->params.logit_bias.len; i++)
-        vec_push(&copy.params.logit_bias, p->params.logit_bias.at[i]);
-    for (size_t i = 0; i < p->params.stop_tokens.len; i++)
-        vec_push(&copy.params.stop_tokens, p->params.stop_tokens.at[i]);
+    RequestParams copy = {.params = sampling_copy(&p->params)};
     for (size_t i = 0; i < p->stops.len; i++)
         vec_push(&copy.stops, xstrdup(p->stops.at[i]));
     return copy;
@@ -157,7 +230,6 @@ RequestParams request_params_copy(const RequestParams *p)
 
 void request_params_free(RequestParams *p)
 {
-    vec_free(&p->params.logit_bias);
-    vec_free(&p->params.stop_tokens);
+    sampling_free(&p->params);
     stops_clear(&p->stops);
 }

@@ -31,9 +31,10 @@ typedef struct RequestParams {
 
 /* Overrides *p with the keys of a JSON object, named as in OpenAI's API and vLLM's extensions: max_tokens (also
  * max_completion_tokens), min_tokens, temperature, top_p, top_k, min_p, seed, repetition_penalty, presence_penalty,
- * frequency_penalty, logit_bias {"ID": bias}, stop (string or list), stop_token_ids, ignore_eos, logprobs (0..20).
- * Other keys are not looked at; a value of the wrong type is an error that names the key. */
-bool request_params_read(const json_t *request, RequestParams *p, Err *err);
+ * frequency_penalty, logit_bias {"ID": bias}, stop (string or list), stop_token_ids, allowed_token_ids, bad_words (list
+ * of strings), ignore_eos, logprobs (0..20). Other keys are not looked at; a value of the wrong type is an error whose
+ * message begins with the key in quotes. `t` is needed for bad_words only; NULL: they are an error. */
+bool request_params_read(const json_t *request, const Tokenizer *t, RequestParams *p, Err *err);
 /* A copy that owns its lists. */
 RequestParams request_params_copy(const RequestParams *p);
 void request_params_free(RequestParams *p);

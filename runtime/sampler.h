@@ -6,7 +6,8 @@
  * request gives the same tokens in any batch.
  *
  * Penalties as in vLLM: repetition over prompt and output (Keskar et al., arXiv 1909.05858), presence and frequency
- * over the output only (OpenAI API reference).
+ * over the output only (OpenAI API reference). Bad words likewise: the last token of one is forbidden where the output
+ * ends with the tokens before it. Where all allowed tokens are forbidden, by bad words or min_tokens, they are allowed.
  */
 #ifndef BLADE_SAMPLER_H
 #define BLADE_SAMPLER_H
@@ -17,6 +18,8 @@ typedef struct LogitBias {
     uint32_t token;
     float bias;
 } LogitBias;
+
+typedef VEC(uint32_t) SamplingTokens;
 
 typedef struct SamplingParams {
     double temperature;        /* 0: greedy; 0..100 */
@@ -30,16 +33,23 @@ typedef struct SamplingParams {
     int64_t min_tokens;        /* end-of-sequence and stop tokens are forbidden before so many new tokens */
     bool ignore_eos;           /* end-of-sequence tokens do not end the sequence */
     int logprobs;              /* tokens to report with each one, 0..20; -1: no log-probabilities */
-    VEC(LogitBias) logit_bias; /* at most 1024; owned by whoever made the struct */
-    VEC(uint32_t) stop_tokens; /* end the sequence, besides end-of-sequence tokens */
+    /* lists, owned by whoever made the struct */
+    VEC(LogitBias) logit_bias;     /* -100..100 each, at most 1024 */
+    SamplingTokens stop_tokens;    /* end the sequence, besides end-of-sequence tokens; at most 1024 */
+    SamplingTokens allowed_tokens; /* nothing else is generated, unless empty; at most the vocabulary */
+    SamplingTokens bad_words;      /* sequences that are not generated, each behind its length: {2, 17, 4, 1, 9} */
 } SamplingParams;
 
-enum { SAMPLING_MAX_LOGPROBS = 20, SAMPLING_MAX_BIAS = 1024 };
+enum { SAMPLING_MAX_LOGPROBS = 20, SAMPLING_MAX_BIAS = 1024, SAMPLING_MAX_BAD_WORDS = 16384 /* entries of the list */ };
 
 /* Greedy, everything off, 16 new tokens, seed 0. */
 SamplingParams sampling_defaults(void);
-/* Checks every range; the message names the parameter. `vocab` bounds the token ids. */
+/* Checks every range; the message begins with the name of the parameter as requests spell it (top_p, stop_token_ids,
+ * ...). `vocab` bounds the token ids. */
 bool sampling_check(const SamplingParams *p, int64_t vocab, Err *err);
+/* A copy with lists of its own, and the end of such lists. */
+SamplingParams sampling_copy(const SamplingParams *p);
+void sampling_free(SamplingParams *p);
 
 typedef struct Sampler Sampler;
 

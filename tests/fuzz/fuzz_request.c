@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!request)
         return 0;
     RequestParams p = {.params = sampling_defaults()};
-    if (request_params_read(request, &p, &err) && sampling_check(&p.params, 2048, &err))
+    if (request_params_read(request, NULL, &p, &err) && sampling_check(&p.params, 2048, &err))
         generate(&p.params);
     request_params_free(&p);
     json_decref(request);

@@ -88,7 +88,7 @@ static bool read_request(const char *text, RequestParams *p, Err *err)
     json_t *o = json_parse(text, strlen(text), "request", err);
     if (!o)
         fail_msg("%s", err->text);
-    bool ok = request_params_read(o, p, err);
+    bool ok = request_params_read(o, NULL, p, err);
     json_decref(o);
     return ok;
 }

@@ -36,7 +36,7 @@ static void ranges(void **state)
     p = sampling_defaults();
     vec_push(&p.stop_tokens, 100);
     assert_false(sampling_check(&p, 100, &err));
-    assert_string_equal(err.text, "stop token: there is no token 100");
+    assert_string_equal(err.text, "stop_token_ids: there is no token 100");
     vec_free(&p.stop_tokens);
     vec_push(&p.logit_bias, (LogitBias){5, 101});
     assert_false(sampling_check(&p, 100, &err));
