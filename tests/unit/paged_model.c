@@ -1,0 +1,186 @@
+/* paged_model.c - see paged_model.h. */
+#include "paged_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sampler.h"
+
+enum { STRIDE = 32, POISON = -7, TABLE_WIDTH = 13 };
+
+const char *const plan_io_names[IO_COUNT] = {"tokens"};
+
+const Plan *model_plan(const Model *m)
+{
+    return &m->plan;
+}
+
+const ModelLimits *model_limits(const Model *m)
+{
+    return &m->limits;
+}
+
+void *model_io(Model *m, PlanIo io)
+{
+    return m->io[io];
+}
+
+void model_zero_page(Model *m, int64_t page)
+{
+    memset(m->slots + page * m->limits.page_tokens, 0, sizeof *m->slots * (size_t)m->limits.page_tokens);
+}
+
+uint64_t paged_hash(uint64_t h, int32_t token)
+{
+    return hash_bytes(h, &token, sizeof token);
+}
+
+float paged_logit(uint64_t state, int token)
+{
+    return (float)(hash_bytes(state, &token, sizeof token) % 4096) / 512 - 4;
+}
+
+static void write_kv(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    Model *m = context;
+    const int32_t *tokens = m->io[IO_TOKENS], *slot = m->io[IO_KV_SLOT];
+    for (int64_t i = begin; i < end; i++)
+        m->slots[slot[i]] = tokens[i];
+}
+
+static void attend_tile(Model *m, const int32_t tile[4])
+{
+    int64_t size = m->limits.page_tokens;
+    const int32_t *positions = m->io[IO_POSITIONS], *table = m->io[IO_BLOCK_TABLE];
+    table += tile[2] * m->step->table_width;
+    for (int32_t row = tile[0]; row < tile[0] + tile[1]; row++) {
+        uint64_t h = HASH_SEED;
+        for (int i = 0; i <= positions[row]; i++)
+            h = paged_hash(h, m->slots[table[i / size] * size + i % size]);
+        for (int64_t i = 0; i < size; i++) /* a kernel may read the whole last page */
+            m->poisoned += m->slots[table[positions[row] / size] * size + i] == POISON;
+        m->state[row] = h;
+    }
+}
+
+static void attend(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    Model *m = context;
+    const int32_t(*decode)[4] = m->io[IO_DECODE_TILES], (*prefill)[4] = m->io[IO_PREFILL_TILES];
+    for (int64_t i = begin; i < end; i++) {
+        int64_t j = i - m->step->decode_tiles;
+        attend_tile(m, j < 0 ? decode[i] : prefill[j]);
+    }
+}
+
+int32_t paged_choose(const float logits[PAGED_VOCAB], const float params[8])
+{
+    if (params[0] > 0)
+        return (int32_t)(params[3] * PAGED_VOCAB);
+    int best = 0;
+    for (int t = 1; t < PAGED_VOCAB; t++)
+        best = logits[t] > logits[best] ? t : best;
+    return best;
+}
+
+static void make_logits(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    Model *m = context;
+    const int32_t *rows = m->io[IO_OUTPUT_ROWS], *start = m->io[IO_ADJUST_START], *token = m->io[IO_ADJUST_TOKEN];
+    const float(*value)[2] = m->io[IO_ADJUST_VALUE], (*params)[8] = m->io[IO_SAMPLE_PARAMS];
+    float(*logits)[STRIDE] = m->io[IO_LOGITS], (*logz)[2] = m->io[IO_LOGZ], *logprob = m->io[IO_SAMPLED_LOGPROB];
+    int32_t *sampled = m->io[IO_SAMPLED];
+    for (int64_t i = begin; i < end; i++) {
+        float adjusted[PAGED_VOCAB];
+        for (int t = 0; t < PAGED_VOCAB; t++)
+            adjusted[t] = logits[i][t] = paged_logit(m->state[rows[i]], t);
+        for (int32_t j = start[i]; j < start[i + 1]; j++) {
+            float *x = &adjusted[token[j]];
+            *x = (*x > 0 ? *x / value[j][0] : *x * value[j][0]) + value[j][1];
+        }
+        sampled[i] = paged_choose(adjusted, params[i]);
+        logz[i][1] = 10;
+        logprob[i] = logits[i][sampled[i]] - 10;
+    }
+}
+
+bool model_run(Model *m, const ModelStep *step, Err *err)
+{
+    const ModelLimits *l = &m->limits;
+    if (step->tokens > l->tokens || step->seqs > l->seqs || step->outputs > l->outputs ||
+        step->decode_tiles > l->decode_tiles || step->prefill_tiles > l->prefill_tiles ||
+        step->adjustments > l->adjustments || step->table_width > l->table_width)
+        return err_set(err, "a size of the step is above its limit");
+    if (atomic_load(&m->broken))
+        return err_set(err, "the device is gone");
+    if (atomic_load(&m->step_us))
+        usleep((useconds_t)atomic_load(&m->step_us));
+    m->step = step;
+    pool_run(m->pool, write_kv, m, step->tokens);
+    pool_run(m->pool, attend, m, step->decode_tiles + step->prefill_tiles);
+    pool_run(m->pool, make_logits, m, step->outputs);
+    return !m->poisoned || err_set(err, "a page is used that nobody had zeroed");
+}
+
+void paged_setup(Model *m, int tokens, int seqs, int pages)
+{
+    *m = (Model){.plan = {.vocab = PAGED_VOCAB, .context = PAGED_CONTEXT, .prefill_tile = 4, .logits_stride = STRIDE}};
+    ModelLimits *l = &m->limits;
+    *l = (ModelLimits){.tokens = tokens, .seqs = seqs, .outputs = seqs + 3, .decode_tiles = tokens, .adjustments = 300,
+                       .max_model_len = PAGED_CONTEXT, .page_tokens = 8, .table_width = TABLE_WIDTH, .pages = pages ? pages : TABLE_WIDTH * seqs};
+    l->prefill_tiles = MIN(tokens, tokens / 4 + seqs);
+    Err err = {0};
+    if (!(m->pool = pool_new(3, &err)))
+        die("%s", err.text);
+    m->slots = xmalloc(sizeof *m->slots * (size_t)(l->pages * 8));
+    for (int64_t i = 0; i < l->pages * 8; i++)
+        m->slots[i] = POISON;
+    m->state = xcalloc((size_t)tokens, sizeof *m->state);
+    size_t t = (size_t)tokens, s = (size_t)seqs, o = (size_t)l->outputs;
+    size_t bytes[IO_COUNT] = {t * 4, t * 4, t * 4, s * TABLE_WIDTH * 4, t * 16, (size_t)l->prefill_tiles * 16, o * 4, o * 32,
+                              (o + 1) * 4, 300 * 4, 300 * 8, o * STRIDE * 4, o * 4, o * 4, o * 8};
+    for (int i = 0; i < IO_COUNT; i++)
+        m->io[i] = xcalloc(1, bytes[i]);
+}
+
+void paged_teardown(Model *m)
+{
+    for (int i = 0; i < IO_COUNT; i++)
+        free(m->io[i]);
+    free(m->slots);
+    free(m->state);
+    pool_free(m->pool);
+}
+
+int paged_alone(const SamplingParams *p, const uint32_t *prompt, int n, const uint32_t *eos, int eos_count,
+                uint32_t out[PAGED_CONTEXT], bool *stopped)
+{
+    Sampler *s = sampler_new(p, prompt, n, eos, eos_count);
+    uint64_t h = HASH_SEED;
+    for (int i = 0; i < n; i++)
+        h = paged_hash(h, (int32_t)prompt[i]);
+    int count = 0, most = (int)MIN(p->max_tokens, PAGED_CONTEXT - n);
+    *stopped = false;
+    while (count < most && !*stopped) {
+        float logits[PAGED_VOCAB], row[8], values[PAGED_VOCAB][2];
+        int32_t ids[PAGED_VOCAB];
+        for (int t = 0; t < PAGED_VOCAB; t++)
+            logits[t] = paged_logit(h, t);
+        for (int i = sampler_adjust(s, ids, values) - 1; i >= 0; i--) {
+            float *x = &logits[ids[i]];
+            *x = (*x > 0 ? *x / values[i][0] : *x * values[i][0]) + values[i][1];
+        }
+        sampler_row(s, row);
+        uint32_t token = (uint32_t)paged_choose(logits, row);
+        out[count++] = token;
+        sampler_accept(s, token);
+        h = paged_hash(h, (int32_t)token);
+        *stopped = sampler_is_stop(s, token);
+    }
+    sampler_free(s);
+    return count;
+}
