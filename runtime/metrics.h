@@ -22,7 +22,7 @@
     X(RUNNING, "vllm:num_requests_running", "Sequences in the present batch.")                                         \
     X(WAITING, "vllm:num_requests_waiting", "Sequences that wait.")                                                    \
     X(KV_USAGE, "vllm:kv_cache_usage_perc", "Part of the KV cache in use; 1 is all.")                                  \
-    X(GPU_CACHE_USAGE, "vllm:gpu_cache_usage_perc", "The same under its older name.")                                  \
+    X(GPU_CACHE_USAGE, "vllm:gpu_cache_usage_perc", "The same under its older name; set together with it.")            \
     X(SWAPPED, "vllm:num_requests_swapped", "Always 0: preemption is by recompute.")
 /* X(id, name, help, bounds): bounds names one of the bucket lists of metrics.c */
 #define METRIC_HISTOGRAMS(X)                                                                                           \
@@ -36,7 +36,7 @@
     X(INFERENCE_TIME, "vllm:request_inference_time_seconds", "From the first step to the last token.", long_seconds)   \
     X(PROMPT_LENGTH, "vllm:request_prompt_tokens", "Prompt tokens of a request.", counts)                              \
     X(GENERATION_LENGTH, "vllm:request_generation_tokens", "Generated tokens of a request.", counts)                   \
-    X(ITERATION_TOKENS, "vllm:iteration_tokens_total", "Tokens of a step.", counts)                                    \
+    X(ITERATION_TOKENS, "vllm:iteration_tokens_total", "Tokens of a step.", step_counts)                               \
     X(PARAMS_N, "vllm:request_params_n", "n of a request.", small_counts)                                              \
     X(PARAMS_MAX_TOKENS, "vllm:request_params_max_tokens", "max_tokens of a request.", counts)                         \
     X(STEP_TIME, "blade:engine_step_seconds", "Wall time of a step of the engine.", short_seconds)
@@ -54,19 +54,24 @@ void metrics_free(Metrics *m);                /* NULL is allowed, here and in al
 
 void metrics_add(Metrics *m, MetricCounter id, double value);
 void metrics_set(Metrics *m, MetricGauge id, double value);
-void metrics_observe(Metrics *m, MetricHistogram id, double value); /* seconds, or a count */
-/* vllm:request_success_total{finished_reason}: "stop", "length", "abort", "error". */
+void metrics_observe(Metrics *m, MetricHistogram id, double value); /* seconds, or a count; NAN and < 0 are ignored */
+/* vllm:request_success_total{finished_reason}: "stop", "length", "abort", "error"; any other one counts as "error". */
 void metrics_finished(Metrics *m, const char *reason);
-/* http_requests_total{method, handler, status}: "2xx" ...; handler is the route's path. */
+/* http_requests_total{method, handler, status}: "2xx" ...; handler is the route's path, "" when none fitted. */
 void metrics_http(Metrics *m, const char *method, const char *handler, int status);
+/* vllm:cache_config_info{block_size, num_gpu_blocks}: tokens of a page and pages of the KV cache; once they are known. */
+void metrics_cache_config(Metrics *m, int64_t page_tokens, int64_t pages);
+
+double metrics_counter(const Metrics *m, MetricCounter id);
+double metrics_gauge(const Metrics *m, MetricGauge id);
 
 /* Appends everything as Prometheus text. */
 void metrics_render(const Metrics *m, Buf *out);
 
 /* Takes a point of the history; once a second. */
 void metrics_tick(Metrics *m);
-/* Appends JSON for the live page: the points of the last 15 minutes (seconds ago, running, waiting, KV use, prompt and
- * generated tokens/s, p50 and p99 of time to first token and of inter-token latency in that second). */
+/* Appends JSON for the live page: the points of the last 15 minutes (history.h). The whole of what the page reads:
+ * metrics_dashboard in dashboard.h. */
 void metrics_history(const Metrics *m, Buf *out);
 
 #endif
