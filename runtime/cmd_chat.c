@@ -135,8 +135,11 @@ static bool answer(Chat *c, const char *line, size_t len, Err *err)
     add_message(c, "user", line, len);
     bool ok = render(c, &ids, err);
     if (ok) {
-        c->stream = text_new(c->session.tokenizer, ids.at, ids.len, (const char *const *)c->request.stops.at,
-                             c->request.stops.len);
+        c->stream = text_new(c->session.tokenizer, ids.at, ids.len, &(TextOptions){
+            .stops = (const char *const *)c->request.stops.at,
+            .stops_count = c->request.stops.len,
+            .min_tokens = c->request.params.min_tokens,
+        });
         ok = generate(c, &ids, err);
         text_free(c->stream);
         c->stream = NULL;

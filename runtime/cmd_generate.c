@@ -252,8 +252,11 @@ static bool submit(Generate *g, Err *err)
         if (p->request.params.logprobs >= 0)
             p->logprobs = json_array();
         buf_reserve(&p->out, 1);
-        p->stream = text_new(g->session.tokenizer, p->ids.at, p->ids.len, (const char *const *)p->request.stops.at,
-                             p->request.stops.len);
+        p->stream = text_new(g->session.tokenizer, p->ids.at, p->ids.len, &(TextOptions){
+            .stops = (const char *const *)p->request.stops.at,
+            .stops_count = p->request.stops.len,
+            .min_tokens = p->request.params.min_tokens,
+        });
         EngineRequest r = {
             .prompt = p->ids.at,
             .prompt_len = (int)MIN(p->ids.len, INT32_MAX),
