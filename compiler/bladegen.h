@@ -14,6 +14,8 @@ typedef struct BladegenRequest {
     int threads;         /* compile threads; 0: one a core */
     void (*progress)(void *context, int done, int total, const char *what); /* may be NULL */
     void *context;
+    const char *device;  /* whose tuned settings to use (tuned.h); NULL: this machine's; "": none */
+    void (*warning)(void *context, const char *text); /* something the user should know; may be NULL */
 } BladegenRequest;
 
 /* Builds the pack; 0 on success, else 1 and a message for the user in err. */

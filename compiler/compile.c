@@ -1,9 +1,11 @@
 /* compile.c - the whole way from a checkpoint to a pack: plan (which traces kernels), compile them all, write. */
 #include "bladegen.h"
 #include "checkpoint.h"
+#include "cpu.h"
 #include "generator.h"
 #include "pack.h"
 #include "signature.h"
+#include "tuned.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -145,6 +147,30 @@ static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const
     return ok;
 }
 
+/* Hands the generator the tuned settings of the device; text for the user about files that can't be read. */
+static bool use_tuned(Generator *g, const Target *t, const BladegenRequest *r, Buf *warnings, Err *err)
+{
+    char device[CPU_DEVICE_BYTES];
+    cpu_device(device);
+    json_t *entries = tuned_read(r->source, r->device ? r->device : device, t->name, warnings);
+    bool ok = gen_call(g, "use_tuned", entries, NULL, err);
+    json_decref(entries);
+    return ok;
+}
+
+static bool build_tuned(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
+                        Err *err)
+{
+    Buf warnings = {0};
+    bool ok = use_tuned(g, t, r, &warnings, err) && build_pack(g, t, c, r, signature, err) &&
+              gen_call(g, "tuned_warnings", json_null(), &warnings, err);
+    char *line, *rest = warnings.data;
+    while (ok && r->warning && rest && (line = strsep(&rest, "\n")) && *line)
+        r->warning(r->context, line);
+    buf_free(&warnings);
+    return ok;
+}
+
 static bool ends_with(const char *s, const char *tail)
 {
     size_t n = strlen(s), m = strlen(tail);
@@ -159,7 +185,7 @@ static bool generate(const BladegenRequest *r, Err *err)
     Checkpoint *c = ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
     uint64_t signature = bladegen_signature(r->source);
     Generator *g = c ? gen_open(r->source, t, err) : NULL;
-    bool ok = g && build_pack(g, t, c, r, signature, err);
+    bool ok = g && build_tuned(g, t, c, r, signature, err);
     gen_close(g);
     ckpt_close(c);
     return ok;

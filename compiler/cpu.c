@@ -5,7 +5,10 @@
  */
 #include "cpu.h"
 
+#include <ctype.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 
@@ -93,4 +96,65 @@ const char *cpu_best(void)
         if (!rows[i].missing())
             return rows[i].target;
     return rows[COUNT(rows) - 1].target;
+}
+
+/* ---- the machine's name ------------------------------------------------------------------------------------------ */
+
+/* The value of the first line of /proc/cpuinfo that begins with `key`, "" when there is none. */
+static void cpu_info(const char *key, char *out, size_t size)
+{
+    char line[512];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    *out = 0;
+    while (f && !*out && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        size_t n = strlen(key);
+        if (colon && !strncmp(line, key, n) && isspace((unsigned char)line[n]))
+            snprintf(out, size, "%s", colon + 1 + strspn(colon + 1, " \t"));
+    }
+    if (f)
+        fclose(f);
+    out[strcspn(out, "\n")] = 0;
+}
+
+/* Appends `text` in lower case with a dash for every run of other characters; "(R)" and what follows an @ are dropped. */
+static void append_slug(char *out, size_t size, const char *text)
+{
+    size_t n = strlen(out);
+    bool dash = n > 0;
+    for (; *text && *text != '@'; text++) {
+        if (*text == '(' && strchr(text, ')'))
+            text = strchr(text, ')');
+        else if (!isalnum((unsigned char)*text))
+            dash = n > 0;
+        else if (n + 2 < size) {
+            if (dash)
+                out[n++] = '-';
+            dash = false;
+            out[n++] = (char)tolower((unsigned char)*text);
+        }
+    }
+    out[n] = 0;
+}
+
+void cpu_device(char out[CPU_DEVICE_BYTES])
+{
+    char model[256], family[32], number[32], tail[96];
+    long cores = sysconf(_SC_NPROCESSORS_ONLN), class = 1;
+    while (class < cores)
+        class *= 2;
+    cpu_info("model name", model, sizeof model);
+    cpu_info("cpu family", family, sizeof family);
+    cpu_info("model", number, sizeof number);
+    snprintf(tail, sizeof tail, "f%.20sm%.20s", family, number);
+    if (!*model) { /* AArch64 names implementer and part only */
+        cpu_info("CPU implementer", family, sizeof family);
+        cpu_info("CPU part", number, sizeof number);
+        snprintf(tail, sizeof tail, "cpu-%.20s-%.20s", family, number);
+    }
+    *out = 0;
+    append_slug(out, CPU_DEVICE_BYTES - 16, model);
+    append_slug(out, CPU_DEVICE_BYTES - 16, tail);
+    size_t n = strlen(out);
+    snprintf(out + n, CPU_DEVICE_BYTES - n, "-%ldc", class);
 }

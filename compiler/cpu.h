@@ -11,4 +11,9 @@ bool cpu_runs(const char *target, Err *err);
 /* The best target that this machine runs: "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3", "x86-64" or "aarch64". */
 const char *cpu_best(void);
 
+/* Name of this machine for results of tuning: the processor's model and the number of its cores, rounded up to a power
+ * of two; letters, digits and dashes, e.g. "amd-epyc-9354p-f25m17-32c". */
+enum { CPU_DEVICE_BYTES = 128 };
+void cpu_device(char out[CPU_DEVICE_BYTES]);
+
 #endif

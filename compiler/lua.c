@@ -191,9 +191,34 @@ static void burn(lua_State *L, lua_Debug *ar)
         fail(L, "gave up after too many instructions; is there an endless loop?");
 }
 
+/* Hash of a source's code: the same when only comments and white space differ. */
+static uint32_t code_hash(const char *text, size_t len)
+{
+    Buf code = {0};
+    char quote = 0;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (!quote && c == '-' && i + 1 < len && text[i + 1] == '-') {
+            while (i + 1 < len && text[i + 1] != '\n')
+                i++;
+            continue;
+        }
+        if (quote ? c == quote && text[i - 1] != '\\' : c == '"' || c == '\'')
+            quote = quote ? 0 : c;
+        if (quote || !strchr(" \t\r\n", c))
+            buf_putc(&code, c);
+    }
+    uint32_t hash = (uint32_t)hash_bytes(HASH_SEED, code.data, code.len);
+    buf_free(&code);
+    return hash;
+}
+
 static bool run_text(Generator *g, const char *text, size_t len, const char *name, Err *err)
 {
-    char chunk[512];
+    char chunk[512], hash[16];
+    snprintf(hash, sizeof hash, "%08x", code_hash(text, len));
+    lua_pushstring(g->L, hash);
+    lua_setglobal(g->L, "source_hash"); /* lib.lua: which version of a schedule settings were tuned for */
     snprintf(chunk, sizeof chunk, "@%s", name);
     if (luaL_loadbufferx(g->L, text, len, chunk, "t") != LUA_OK) {
         err_set(err, "%s", lua_tostring(g->L, -1));

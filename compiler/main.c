@@ -13,7 +13,7 @@
 static const char usage[] =
     "bladegen - generates kernels from the operator specs and schedules in templates/ and schedules/\n"
     "\n"
-    "  bladegen build MODEL [--target T] [--weights W] [-o FILE] [--threads N]\n"
+    "  bladegen build MODEL [--target T] [--weights W] [-o FILE] [--threads N] [--device D]\n"
     "      MODEL is a checkpoint folder or a config.json; writes everything `blade` needs to run it (FILE, default model.pack)\n"
     "  bladegen list\n"
     "      operators, their schedules, and the settings of each\n"
@@ -24,11 +24,13 @@ static const char usage[] =
     "\n"
     "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64\n"
     "  --weights W   auto (as stored, default), f32, bf16, f16, w8, w4, w4a16\n"
+    "  --device D    whose tuned settings are used, as `bladetune show` names devices; none: the schedules' defaults\n"
+    "                (default: this machine's)\n"
     "  --source DIR  folder with compiler/lua, templates and schedules (default: the one bladegen was built from)\n"
     "  --version, --help\n";
 
 typedef struct Options {
-    const char *target, *weights, *output, *source, *stage, *op;
+    const char *target, *weights, *output, *source, *stage, *op, *device;
     const char *set[64];
     int n_set, threads;
     bool quick;
@@ -41,7 +43,7 @@ static void parse_options(int argc, char **argv, Options *o)
     static const struct option longs[] = {
         {"target", 1, 0, 't'}, {"weights", 1, 0, 'w'}, {"output", 1, 0, 'o'}, {"source", 1, 0, 's'}, {"stage", 1, 0, 'g'},
         {"set", 1, 0, 'S'}, {"operator", 1, 0, 'p'}, {"quick", 0, 0, 'q'}, {"threads", 1, 0, 'j'}, {"help", 0, 0, 'h'},
-        {"version", 0, 0, 'V'}, {0}};
+        {"version", 0, 0, 'V'}, {"device", 1, 0, 'd'}, {0}};
     static char library[4096], source[4096];
     generator_find(library, sizeof library);
     source_folder(library, source, sizeof source);
@@ -54,6 +56,7 @@ static void parse_options(int argc, char **argv, Options *o)
         case 's': o->source = optarg; break;
         case 'g': o->stage = optarg; break;
         case 'p': o->op = optarg; break;
+        case 'd': o->device = strcmp(optarg, "none") ? optarg : ""; break;
         case 'q': o->quick = true; break;
         case 'j': o->threads = atoi(optarg); break;
         case 'S':
@@ -88,13 +91,20 @@ static void print_progress(void *context, int done, int total, const char *what)
         fprintf(stderr, done == total ? "\r\033[K" : "\r\033[Kbuilding kernels %d/%d %.60s", done, total, what);
 }
 
+static void print_warning(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "bladegen: warning: %s\n", text);
+}
+
 static int cmd_build(const Options *o)
 {
     if (o->n_positional < 2)
         die("build: which model? (a checkpoint folder or a config.json)");
     char err[2048];
     BladegenRequest request = {.model = o->positional[1], .target = o->target, .weights = o->weights, .output = o->output,
-                               .source = o->source, .threads = o->threads, .progress = print_progress};
+                               .source = o->source, .threads = o->threads, .progress = print_progress,
+                               .device = o->device, .warning = print_warning};
     if (bladegen_build(&request, err, sizeof err)) {
         fprintf(stderr, "bladegen: %s\n", err);
         return 1;

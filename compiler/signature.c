@@ -1,5 +1,7 @@
 /* signature.c - see signature.h. */
 #include "signature.h"
+#include "cpu.h"
+#include "tuned.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -52,7 +54,7 @@ static uint64_t hash_file(uint64_t h, const char *path)
     return h;
 }
 
-uint64_t source_signature(const char *source, const char *generator_path)
+uint64_t generator_signature(const char *source, const char *generator_path)
 {
     Arena *a = arena_new();
     Names names = {0};
@@ -71,6 +73,14 @@ uint64_t source_signature(const char *source, const char *generator_path)
     }
     vec_free(&names);
     arena_free(a);
+    return h ? h : 1;
+}
+
+uint64_t source_signature(const char *source, const char *generator_path)
+{
+    char device[CPU_DEVICE_BYTES];
+    cpu_device(device);
+    uint64_t h = tuned_signature(generator_signature(source, generator_path), source, device);
     return h ? h : 1;
 }
 

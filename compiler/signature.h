@@ -11,6 +11,9 @@
 /* Hash over names and contents of all .lua files below compiler/lua, templates and schedules of the source folder,
  * and over size and time of the file generator_path. Never 0, which means "unknown" in a pack. A folder or file that
  * can't be read counts as empty. */
+uint64_t generator_signature(const char *source, const char *generator_path);
+
+/* The same with the tuned settings of this machine (tuned.h), which also decide what a pack contains. */
 uint64_t source_signature(const char *source, const char *generator_path);
 
 /* Folder that holds compiler/lua, templates and schedules for a generator at generator_path (.../lib/libbladegen.so):

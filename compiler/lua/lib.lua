@@ -68,7 +68,8 @@ function operator(name)
 end
 
 -- schedule "operator" { name, settings = {setting = {choices}}, default = function(p, bucket) -> settings,
---                       fits = function(p) } (body)
+--                       fits = function(p), sensible = function(p, s, bucket): may be false for settings that are
+--                       valid but only waste the time of `bladegen check` and of tuning } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
 function schedule(op)
   if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
@@ -77,6 +78,7 @@ function schedule(op)
       declaration.body, declaration.op = body, op
       declaration.name = declaration.name or "default"
       declaration.settings = declaration.settings or {}
+      declaration.tag = declaration.name .. "@" .. source_hash -- what tuned settings were tuned for
       table.insert(schedules[op], declaration)
       return declaration
     end
@@ -121,18 +123,75 @@ local function label_of(op, p, s)
   return (text:gsub(" $", ""))
 end
 
+-- ---- tuned settings (compiler/tuned.h) ------------------------------------------------------------------------------
+
+local tuned, tuned_unused = {}, {}
+
+-- Parameters as text, as tuned settings name them: "k=64,n=64,w=f32".
+function parameters_text(p) return canonical(p):sub(2, -2) end
+
+local function tuned_key(op, parameters, bucket) return ("%s %s @%d"):format(op, parameters, bucket) end
+
+-- Called from C with the entries of the files, those that count most last.
+function use_tuned(entries)
+  for _, e in ipairs(entries) do
+    local key = tuned_key(e.operator, e.parameters, e.bucket or 0)
+    tuned[key] = tuned[key] or {}
+    table.insert(tuned[key], 1, e)
+  end
+end
+
+local function not_used(e, why)
+  if e.told then return end
+  e.told = true
+  local line = ("%s: %s of %s"):format(e.file, why, e.operator)
+  tuned_unused[line] = (tuned_unused[line] or 0) + 1
+end
+
+local function is_choice(choices, value)
+  for _, choice in ipairs(choices or {}) do
+    if canonical(choice) == canonical(value) and type(choice) == type(value) then return true end
+  end
+  return false
+end
+
+-- Why an entry can't be used; nil when it can.
+local function tuned_fault(sch, e)
+  if e.schedule ~= sch.tag then return "the schedule has changed since the tuning" end
+  for name, value in pairs(e.settings) do
+    if not sch.settings[name] then return ("unknown setting '%s'"):format(name) end
+    if not is_choice(sch.settings[name], value) then return ("setting '%s' can't be %s"):format(name, canonical(value)) end
+  end
+end
+
+-- The settings of the first entry that applies, or nil.
+local function tuned_settings(sch, p, bucket)
+  for _, e in ipairs(tuned[tuned_key(sch.op, parameters_text(p), bucket or 0)] or {}) do
+    local why = tuned_fault(sch, e)
+    if not why then return e.settings, e end
+    not_used(e, why)
+  end
+end
+
+-- Called from C after planning: what was wrong with entries that would have applied, a line a reason.
+function tuned_warnings()
+  local lines = {}
+  for _, line in ipairs(sorted_keys(tuned_unused)) do
+    lines[#lines + 1] = ("%s (%d entries): defaults are used instead; run bladetune again\n"):format(line, tuned_unused[line])
+  end
+  return table.concat(lines)
+end
+
+-- ---- tracing --------------------------------------------------------------------------------------------------------
+
 kernel_cache, kernel_list = {}, {}
 local grid_of = setmetatable({}, { __mode = "k" })
 
--- Traces operator `op`; returns the kernel's record {index, label, args, grid, kernel}. Equal requests are traced once.
--- `bucket`: most rows it will be called with (0 or nil: any), for the default settings only.
-function build(op, p, given, bucket)
-  local sch = pick_schedule(op, p)
-  local s = complete_settings(sch, p, given, bucket)
+local function trace(op, sch, p, s)
   local key = label_of(op, p, s)
   if kernel_cache[key] then return kernel_cache[key] end
   local spec = operators[op]
-  local k = blade.kernel(label_of(op, p, s))
+  local k = blade.kernel(key)
   if spec.numerics then k:numerics(spec.numerics(p)) end
   local declarations, a = spec.args(p), {}
   for i, d in ipairs(declarations) do a[d.name] = k:arg(i - 1, d.name, d) end
@@ -142,6 +201,25 @@ function build(op, p, given, bucket)
   kernel_cache[key] = record
   kernel_list[record.index + 1] = record
   return record
+end
+
+-- Called by build when settings are left to it, for the tuner (tune.lua): on_choice(sch, p, bucket).
+on_choice = nil
+
+-- Traces operator `op`; returns the kernel's record {index, label, args, grid, kernel}. Equal requests are traced once.
+-- `bucket`: most rows it will be called with (0 or nil: any), for the settings only, which are the tuned or default
+-- ones where they are not given.
+function build(op, p, given, bucket)
+  local sch = pick_schedule(op, p)
+  if given then return trace(op, sch, p, complete_settings(sch, p, given, bucket)) end
+  if on_choice then on_choice(sch, p, bucket or 0) end
+  local settings, entry = tuned_settings(sch, p, bucket)
+  if settings then
+    local ok, record = pcall(trace, op, sch, p, complete_settings(sch, p, settings, bucket))
+    if ok then return record end
+    not_used(entry, "the tuned settings can't be built (" .. tostring(record) .. ")")
+  end
+  return trace(op, sch, p, complete_settings(sch, p, nil, bucket))
 end
 
 -- ---- methods of kernels that need no C ------------------------------------------------------------------------------
