@@ -13,5 +13,6 @@ SIZE(TABLE_WIDTH, "table_width", "columns of the block table: pages a sequence m
 SIZE(KV_PAGES, "kv_pages", "pages of the KV cache, all sequences together")
 SIZE(ROWS, "rows", "rows of a weight transform or a test operator")
 SIZE(EXTRA, "extra", "entries of the sparse list of logit adjustments")
+SIZE(HIDDENS, "hiddens", "rows whose hidden state is wanted")
 
 #undef SIZE

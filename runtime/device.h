@@ -27,21 +27,23 @@ typedef struct DeviceOps {
     void *(*borrow)(Device *d, const void *host, size_t n);
     void (*copy_in)(Device *d, void *to, const void *host, size_t n);
     void (*copy_out)(Device *d, void *host, const void *from, size_t n);
-    /* Random contents, the same for the same seed; zeros when fill->type is DT_NONE. */
+    /* Random contents, the same for the same seed; zeros when fill->type is DT_NONE. After all launches before it. */
     void (*fill)(Device *d, void *to, size_t n, const PlanFill *fill, uint64_t seed);
     /* Loads the plan's kernels; once. */
     bool (*load_code)(Device *d, const Plan *p, const uint8_t *code, Err *err);
-    /* Runs a kernel's blocks after all launches before it. The arrays must live until sync. */
+    /* Runs a kernel's blocks after all launches and fills before it, perhaps later. The arrays must live until sync. */
     void (*launch)(Device *d, int kernel, void *const *buffers, const int64_t *sizes, int64_t blocks);
-    void (*sync)(Device *d);
+    void (*sync)(Device *d); /* waits until all of them are done */
 } DeviceOps;
 
 struct Device {
     const DeviceOps *ops;
 };
 
-/* device_host.c. `threads` as in pool_new; the calling thread must be the one that launches. */
-Device *device_host_open(int threads, Err *err);
+/* device_host.c. `threads` as in pool_new. With a queue a thread of the device's own runs launches and fills one after
+ * the other while the caller goes on; otherwise they are done when they return, and the calling thread must be the one
+ * that launches, since it takes part. */
+Device *device_host_open(int threads, bool queue, Err *err);
 
 /* Memory that new allocations of this process may take, in bytes: what the kernel calls available, within the limit of
  * the cgroup; and the machine's. */

@@ -1,7 +1,10 @@
-/* device_host.c - the CPU as a device: blocks are ranges of a pool's job, memory is mapped with huge pages. */
+/* device_host.c - the CPU as a device: blocks are ranges of a pool's job, memory is mapped with huge pages; launches run
+ * at once or through a queue, on a thread that is the pool's thread 0. */
 #include "device.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +15,39 @@
 
 static const size_t huge_page = (size_t)2 << 20;
 
+typedef struct Command {
+    bool is_fill; /* else a launch */
+    PlanFill fill;
+    void *to;
+    size_t n;
+    uint64_t seed;
+    int kernel;
+    void *const *buffers;
+    const int64_t *sizes;
+    int64_t blocks;
+} Command;
+
+enum { QUEUE_SIZE = 1024, SPINS = 2000 };
+
+/* One producer, one consumer: commands begin .. end - 1 (modulo the size) wait or run. */
+typedef struct Queue {
+    Command commands[QUEUE_SIZE];
+    _Atomic uint64_t begin, end;
+    atomic_bool sleeping;    /* the device's thread, until `more` */
+    _Atomic uint64_t wanted; /* the caller sleeps until `begin` is this, or 0 */
+    bool closing;            /* under the mutex, as the two sleeps are */
+    pthread_mutex_t mutex;
+    pthread_cond_t more, done;
+    pthread_t thread;
+    int threads; /* wanted */
+    bool open;   /* the pool is there, or the error */
+    Err *err;
+} Queue;
+
 typedef struct Host {
     Device base;
     Pool *pool;
+    Queue *queue; /* NULL: everything runs at once */
     ObjectCode code;
     HostKernel **kernels;
 } Host;
@@ -160,13 +193,13 @@ static void fill_blocks(void *context, int64_t begin, int64_t end, int thread)
     }
 }
 
-static void fill(Device *d, void *to, size_t n, const PlanFill *f, uint64_t seed)
+static void run_fill(Host *h, const Command *c)
 {
-    uint8_t *tile = f->type == DT_NONE ? NULL : xcalloc(1, FILL_TILE);
+    uint8_t *tile = c->fill.type == DT_NONE ? NULL : xcalloc(1, FILL_TILE);
     if (tile)
-        fill_tile(tile, MIN(n, FILL_TILE), f, seed);
-    FillJob job = {to, n, tile};
-    pool_run(((Host *)d)->pool, fill_blocks, &job, (int64_t)((n + FILL_BLOCK - 1) / FILL_BLOCK));
+        fill_tile(tile, MIN(c->n, FILL_TILE), &c->fill, c->seed);
+    FillJob job = {c->to, c->n, tile};
+    pool_run(h->pool, fill_blocks, &job, (int64_t)((c->n + FILL_BLOCK - 1) / FILL_BLOCK));
     free(tile);
 }
 
@@ -203,16 +236,148 @@ static void run_blocks(void *context, int64_t begin, int64_t end, int thread)
     j->kernel(j->buffers, j->sizes, begin, end, pool_scratch(j->pool, thread));
 }
 
+static void run_launch(Host *h, const Command *c)
+{
+    LaunchJob job = {h->kernels[c->kernel], c->buffers, c->sizes, h->pool};
+    pool_run(h->pool, run_blocks, &job, c->blocks);
+}
+
+static void run_command(Host *h, const Command *c)
+{
+    if (c->is_fill)
+        run_fill(h, c);
+    else
+        run_launch(h, c);
+}
+
+/* ---- queue ---------------------------------------------------------------------------------------------------- */
+
+static void wake(Queue *q, pthread_cond_t *cond)
+{
+    pthread_mutex_lock(&q->mutex);
+    pthread_cond_signal(cond);
+    pthread_mutex_unlock(&q->mutex);
+}
+
+/* The device's thread waits for command number `at`: spins for a moment, then sleeps. False when the queue closes. */
+static bool wait_command(Queue *q, uint64_t at)
+{
+    for (int i = 0; i < SPINS; i++)
+        if (atomic_load_explicit(&q->end, memory_order_acquire) != at)
+            return true;
+    pthread_mutex_lock(&q->mutex);
+    atomic_store(&q->sleeping, true);
+    while (atomic_load(&q->end) == at && !q->closing)
+        pthread_cond_wait(&q->more, &q->mutex);
+    atomic_store(&q->sleeping, false);
+    pthread_mutex_unlock(&q->mutex);
+    return atomic_load(&q->end) != at;
+}
+
+/* The caller waits until all commands before number `at` are done. It leaves the cores to the pool: no spinning. */
+static void wait_done(Queue *q, uint64_t at)
+{
+    if (atomic_load(&q->begin) >= at)
+        return;
+    pthread_mutex_lock(&q->mutex);
+    atomic_store(&q->wanted, at);
+    while (atomic_load(&q->begin) < at)
+        pthread_cond_wait(&q->done, &q->mutex);
+    atomic_store(&q->wanted, 0);
+    pthread_mutex_unlock(&q->mutex);
+}
+
+static void *run_queue(void *context)
+{
+    Host *h = context;
+    Queue *q = h->queue;
+    Pool *pool = pool_new(q->threads, q->err);
+    pthread_mutex_lock(&q->mutex);
+    h->pool = pool;
+    q->open = true;
+    pthread_cond_signal(&q->done);
+    pthread_mutex_unlock(&q->mutex);
+    if (!pool)
+        return NULL;
+    for (uint64_t at = 0; wait_command(q, at);) {
+        run_command(h, &q->commands[at % QUEUE_SIZE]);
+        atomic_store(&q->begin, ++at);
+        if (atomic_load(&q->wanted) == at)
+            wake(q, &q->done);
+    }
+    pool_free(pool);
+    return NULL;
+}
+
+static void submit(Host *h, const Command *c)
+{
+    Queue *q = h->queue;
+    if (!q) {
+        run_command(h, c);
+        return;
+    }
+    uint64_t at = atomic_load_explicit(&q->end, memory_order_relaxed);
+    if (at >= QUEUE_SIZE)
+        wait_done(q, at - QUEUE_SIZE + 1);
+    q->commands[at % QUEUE_SIZE] = *c;
+    atomic_store(&q->end, at + 1);
+    if (atomic_load(&q->sleeping))
+        wake(q, &q->more);
+}
+
 static void launch(Device *d, int kernel, void *const *buffers, const int64_t *sizes, int64_t blocks)
 {
-    Host *h = (Host *)d;
-    LaunchJob job = {h->kernels[kernel], buffers, sizes, h->pool};
-    pool_run(h->pool, run_blocks, &job, blocks);
+    submit((Host *)d, &(Command){.kernel = kernel, .buffers = buffers, .sizes = sizes, .blocks = blocks});
 }
 
 static void sync(Device *d)
 {
-    (void)d; /* launches are done when they return */
+    Queue *q = ((Host *)d)->queue;
+    if (q)
+        wait_done(q, atomic_load_explicit(&q->end, memory_order_relaxed));
+}
+
+static void fill(Device *d, void *to, size_t n, const PlanFill *f, uint64_t seed)
+{
+    submit((Host *)d, &(Command){.is_fill = true, .fill = *f, .to = to, .n = n, .seed = seed});
+}
+
+/* Starts the device's thread, which makes the pool. */
+static bool open_queue(Host *h, int threads_wanted, Err *err)
+{
+    Queue *q = h->queue = xcalloc(1, sizeof *q);
+    q->threads = threads_wanted;
+    q->err = err;
+    pthread_mutex_init(&q->mutex, NULL);
+    pthread_cond_init(&q->more, NULL);
+    pthread_cond_init(&q->done, NULL);
+    int failure = pthread_create(&q->thread, NULL, run_queue, h);
+    if (failure)
+        return err_set(err, "cannot start a thread: %s", strerror(failure));
+    pthread_mutex_lock(&q->mutex);
+    while (!q->open)
+        pthread_cond_wait(&q->done, &q->mutex);
+    pthread_mutex_unlock(&q->mutex);
+    if (!h->pool)
+        pthread_join(q->thread, NULL);
+    return h->pool != NULL;
+}
+
+static void close_queue(Queue *q)
+{
+    pthread_mutex_lock(&q->mutex);
+    q->closing = true;
+    pthread_mutex_unlock(&q->mutex);
+    wake(q, &q->more);
+    pthread_join(q->thread, NULL);
+}
+
+static void free_queue(Queue *q)
+{
+    pthread_mutex_destroy(&q->mutex);
+    pthread_cond_destroy(&q->more);
+    pthread_cond_destroy(&q->done);
+    free(q);
 }
 
 /* ---- life ----------------------------------------------------------------------------------------------------- */
@@ -225,7 +390,13 @@ static int threads(const Device *d)
 static void close_host(Device *d)
 {
     Host *h = (Host *)d;
-    pool_free(h->pool);
+    sync(d);
+    if (h->queue) {
+        close_queue(h->queue);
+        free_queue(h->queue);
+    } else {
+        pool_free(h->pool);
+    }
     object_unload(&h->code);
     free(h->kernels);
     free(h);
@@ -237,13 +408,14 @@ static const DeviceOps host_ops = {
     .sync = sync,
 };
 
-Device *device_host_open(int threads_wanted, Err *err)
+Device *device_host_open(int threads_wanted, bool queue, Err *err)
 {
-    Pool *pool = pool_new(threads_wanted, err);
-    if (!pool)
-        return NULL;
     Host *h = xcalloc(1, sizeof *h);
     h->base.ops = &host_ops;
-    h->pool = pool;
-    return &h->base;
+    if (queue ? open_queue(h, threads_wanted, err) : (h->pool = pool_new(threads_wanted, err)) != NULL)
+        return &h->base;
+    if (h->queue)
+        free_queue(h->queue);
+    free(h);
+    return NULL;
 }

@@ -15,38 +15,65 @@ struct Request {
     Sampler *sampler;
     EngineSink sink;
     int prompt_len;
-    int max_new;   /* tokens */
-    int rows_done; /* positions given to sink.row */
+    int max_new;      /* tokens */
+    EngineHidden hidden;
+    int rows_done;    /* positions given to sink.row or sink.hidden */
+    bool started;     /* sink.start was called */
+    bool placeholder; /* the last token of seq stands for one that the running step will give */
     atomic_bool cancelled;
     Engine *engine;
     Request *prev, *next; /* all requests of the engine */
 };
 
-/* The model's input and output arrays; shapes as in plan.h. */
-typedef struct StepArrays {
+/* The model's inputs in one set, or its outputs; shapes as in plan.h. */
+typedef struct StepInputs {
     int32_t *tokens, *positions, *kv_slot; /* (T) */
     int32_t *block_table;                  /* (B, table_width) */
     int32_t (*decode_tiles)[4], (*prefill_tiles)[4];
     int32_t *output_rows;                  /* (S) */
+    int32_t *hidden_rows;                  /* (H) */
     float (*sample_params)[8];             /* (S, 8) */
     int32_t *adjust_start, *adjust_token;  /* (S + 1), (extra) */
     float (*adjust_value)[2];              /* (extra, 2) */
-    const float *logits;                   /* (S, logits_stride) */
-    const int32_t *sampled;                /* (S) */
-    const float *sampled_logprob;          /* (S) */
-    const float (*logz)[2];                /* (S, 2) max, log-sum-exp */
-} StepArrays;
+} StepInputs;
+
+typedef struct StepOutputs {
+    const float *logits;          /* (S, logits_stride) */
+    const int32_t *sampled;       /* (S) */
+    const float *sampled_logprob; /* (S) */
+    const float (*logz)[2];       /* (S, 2) max, log-sum-exp */
+    const float *hidden;          /* (H, hidden_stride); NULL: the plan has none */
+} StepOutputs;
+
+/* A piece of the step that runs; request NULL: it has ended meanwhile. */
+typedef struct Running {
+    Request *request;
+    int first, count, rows, hiddens;
+    bool samples; /* its last row gives the next token */
+} Running;
 
 struct Engine {
     Model *model;
     const Plan *plan;
     const ModelLimits *limits;
-    StepArrays io;
+    StepInputs in[2];
+    StepOutputs out;
     Kv *kv;
     Scheduler *sched;
+    void (*arrivals)(void *context);
+    void *arrivals_context;
     Request *first;
     atomic_bool cancelled; /* some request is */
     VEC(uint32_t) eos;
+    /* the step that runs */
+    Running *running; /* [running_count] */
+    int running_count, running_tokens, running_prompt;
+    double started;
+    int set; /* of inputs, for the next step */
+    /* what steps cost, to cut prompts so that decoding goes on */
+    double max_stretch;
+    double decode_seconds; /* of a step that only decodes; 0: not known yet */
+    double prompt_seconds; /* a prompt token adds to a step; 0: not known yet */
     EngineStats stats;
 };
 
@@ -66,15 +93,9 @@ const ModelLimits *engine_limits(const Engine *e)
     return e->limits;
 }
 
-int64_t engine_vocab(const Engine *e)
-{
-    return e->plan->vocab;
-}
-
 int engine_hidden_size(const Engine *e)
 {
-    (void)e;
-    return 0;
+    return e->out.hidden ? (int)e->plan->hidden : 0;
 }
 
 bool engine_idle(const Engine *e)
@@ -86,15 +107,22 @@ bool engine_idle(const Engine *e)
 
 static bool find_arrays(Engine *e, Err *err)
 {
-    void *at[IO_COUNT];
     for (int i = 0; i < IO_COUNT; i++)
-        if (!(at[i] = model_io(e->model, (PlanIo)i)))
+        if (i != IO_HIDDEN && !model_io(e->model, (PlanIo)i))
             return err_set(err, "the plan has no buffer \"%s\": this pack cannot generate text", plan_io_names[i]);
-    e->io = (StepArrays){
-        at[IO_TOKENS],       at[IO_POSITIONS],     at[IO_KV_SLOT],     at[IO_BLOCK_TABLE],  at[IO_DECODE_TILES],
-        at[IO_PREFILL_TILES], at[IO_OUTPUT_ROWS],  at[IO_SAMPLE_PARAMS], at[IO_ADJUST_START], at[IO_ADJUST_TOKEN],
-        at[IO_ADJUST_VALUE], at[IO_LOGITS],        at[IO_SAMPLED],     at[IO_SAMPLED_LOGPROB], at[IO_LOGZ],
-    };
+    for (int set = 0; set < 2; set++) {
+        void *at[IO_COUNT];
+        for (int i = 0; i < IO_FIRST_OUTPUT; i++)
+            at[i] = model_input(e->model, set, (PlanIo)i);
+        e->in[set] = (StepInputs){
+            at[IO_TOKENS],        at[IO_POSITIONS],   at[IO_KV_SLOT],     at[IO_BLOCK_TABLE],   at[IO_DECODE_TILES],
+            at[IO_PREFILL_TILES], at[IO_OUTPUT_ROWS], at[IO_HIDDEN_ROWS], at[IO_SAMPLE_PARAMS], at[IO_ADJUST_START],
+            at[IO_ADJUST_TOKEN],  at[IO_ADJUST_VALUE],
+        };
+    }
+    Model *m = e->model;
+    e->out = (StepOutputs){model_io(m, IO_LOGITS), model_io(m, IO_SAMPLED), model_io(m, IO_SAMPLED_LOGPROB),
+                           model_io(m, IO_LOGZ), model_io(m, IO_HIDDEN)};
     return true;
 }
 
@@ -128,6 +156,11 @@ Engine *engine_new(Model *model, const EngineOptions *o, Err *err)
     }, e->kv);
     for (int i = 0; i < o->eos_count; i++)
         vec_push(&e->eos, o->eos[i]);
+    e->running = xcalloc((size_t)max_seqs, sizeof *e->running);
+    e->arrivals = o->arrivals;
+    e->arrivals_context = o->context;
+    e->max_stretch = o->max_decode_stretch;
+    e->stats.pages = kv_total(e->kv);
     return e;
 }
 
@@ -139,6 +172,9 @@ static void end_request(Engine *e, Request *r, FinishReason reason)
     *(r->prev ? &r->prev->next : &e->first) = r->next;
     if (r->next)
         r->next->prev = r->prev;
+    for (int i = 0; i < e->running_count; i++)
+        if (e->running[i].request == r)
+            e->running[i].request = NULL;
     r->sink.finish(r->sink.context, reason);
     sampler_free(r->sampler);
     vec_free(&r->seq.tokens);
@@ -149,8 +185,10 @@ void engine_free(Engine *e)
 {
     if (!e)
         return;
+    model_wait(e->model);
     while (e->first)
         end_request(e, e->first, FINISH_ABORT);
+    free(e->running);
     sched_free(e->sched);
     kv_free(e->kv);
     vec_free(&e->eos);
@@ -172,6 +210,10 @@ static bool check_request(const Engine *e, const EngineRequest *r, Err *err)
         if (r->prompt[i] >= e->plan->vocab)
             return err_set(err, "token %" PRIu32 " of the prompt is beyond the model's vocabulary of %" PRId64
                            ": do tokenizer and model belong together?", r->prompt[i], e->plan->vocab);
+    if (r->hidden && !e->out.hidden)
+        return err_set(err, "this pack gives no hidden states; build it again with this version");
+    if (r->hidden && (room || r->all_rows))
+        return err_set(err, "hidden states are given for prompts only: max_tokens 0, no logits");
     return sampling_check(r->sampling, e->plan->vocab, err);
 }
 
@@ -210,7 +252,11 @@ Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
     r->max_new = max_new_tokens(e, o);
     r->seq.user = r;
     r->seq.salt = o->salt;
+    r->hidden = o->hidden;
+    r->seq.priority = o->priority;
     r->seq.all_rows = o->all_rows;
+    r->seq.no_rows = o->hidden != HIDDEN_NONE;
+    r->seq.no_match = o->all_rows || o->hidden == HIDDEN_ALL;
     r->seq.adjustments = adjustments_of(e, r->sampler, o->prompt_len + r->max_new);
     for (int i = 0; i < o->prompt_len; i++)
         vec_push(&r->seq.tokens, o->prompt[i]);
@@ -242,72 +288,86 @@ static void end_cancelled(Engine *e)
 
 /* ---- inputs of a step -------------------------------------------------------------------------------------------- */
 
-static void fill_tokens(Engine *e, const Piece *p, int row)
+static void fill_tokens(const Engine *e, const StepInputs *in, const Piece *p, int row)
 {
     int page_tokens = (int)e->limits->page_tokens;
     for (int i = 0; i < p->count; i++) {
         int position = p->first + i;
-        e->io.tokens[row + i] = (int32_t)p->seq->tokens.at[position];
-        e->io.positions[row + i] = position;
-        e->io.kv_slot[row + i] = p->seq->kv.pages[position / page_tokens] * page_tokens + position % page_tokens;
+        in->tokens[row + i] = (int32_t)p->seq->tokens.at[position];
+        in->positions[row + i] = position;
+        in->kv_slot[row + i] = p->seq->kv.pages[position / page_tokens] * page_tokens + position % page_tokens;
     }
 }
 
-static void fill_tiles(Engine *e, const Piece *p, ModelStep *step)
+static void fill_tiles(const Engine *e, const StepInputs *in, const Piece *p, ModelStep *step)
 {
     int32_t row = (int32_t)step->tokens, seq = (int32_t)step->seqs, size = (int32_t)e->plan->prefill_tile;
     if (p->count == 1) {
-        memcpy(e->io.decode_tiles[step->decode_tiles++], (int32_t[4]){row, 1, seq, 0}, 16);
+        memcpy(in->decode_tiles[step->decode_tiles++], (int32_t[4]){row, 1, seq, 0}, 16);
         return;
     }
     for (int32_t i = 0; i < p->count; i += size)
-        memcpy(e->io.prefill_tiles[step->prefill_tiles++], (int32_t[4]){row + i, MIN(size, p->count - i), seq, 0}, 16);
+        memcpy(in->prefill_tiles[step->prefill_tiles++], (int32_t[4]){row + i, MIN(size, p->count - i), seq, 0}, 16);
 }
 
 /* The rows of logits of a piece; only the last token of a sequence is sampled, others get greedy defaults. */
-static void fill_outputs(Engine *e, const Piece *p, ModelStep *step)
+static void fill_outputs(const StepInputs *in, const Piece *p, ModelStep *step)
 {
     const Request *r = p->seq->user;
     for (int i = p->count - p->rows; i < p->count; i++) {
         int64_t out = step->outputs++;
-        e->io.output_rows[out] = (int32_t)(step->tokens + i);
-        e->io.adjust_start[out] = (int32_t)step->adjustments;
-        memcpy(e->io.sample_params[out], (float[8]){0, 1}, sizeof *e->io.sample_params);
+        in->output_rows[out] = (int32_t)(step->tokens + i);
+        in->adjust_start[out] = (int32_t)step->adjustments;
+        memcpy(in->sample_params[out], (float[8]){0, 1}, sizeof *in->sample_params);
         if (p->first + i + 1 < (int)p->seq->tokens.len)
             continue;
-        sampler_row(r->sampler, e->io.sample_params[out]);
+        sampler_row(r->sampler, in->sample_params[out]);
         int64_t at = step->adjustments;
-        step->adjustments += sampler_adjust(r->sampler, e->io.adjust_token + at, e->io.adjust_value + at);
+        step->adjustments += sampler_adjust(r->sampler, in->adjust_token + at, in->adjust_value + at);
     }
-    e->io.adjust_start[step->outputs] = (int32_t)step->adjustments;
+    in->adjust_start[step->outputs] = (int32_t)step->adjustments;
 }
 
-static void fill_block_table(Engine *e, const Batch *b, ModelStep *step)
+static int hiddens_of(const Piece *p)
+{
+    const Request *r = p->seq->user;
+    bool end = p->first + p->count == (int)p->seq->tokens.len;
+    return r->hidden == HIDDEN_ALL ? p->count : r->hidden == HIDDEN_LAST && end;
+}
+
+static void fill_hiddens(const StepInputs *in, const Piece *p, ModelStep *step)
+{
+    for (int i = p->count - hiddens_of(p); i < p->count; i++)
+        in->hidden_rows[step->hiddens++] = (int32_t)(step->tokens + i);
+}
+
+static void fill_block_table(const StepInputs *in, const Batch *b, ModelStep *step)
 {
     int width = 1;
     for (int i = 0; i < b->count; i++)
         width = MAX(width, b->pieces[i].seq->kv.count);
     for (int i = 0; i < b->count; i++) {
         const KvSeq *kv = &b->pieces[i].seq->kv;
-        int32_t *row = e->io.block_table + (size_t)i * (size_t)width;
+        int32_t *row = in->block_table + (size_t)i * (size_t)width;
         memcpy(row, kv->pages, sizeof *row * (size_t)kv->count);
         memset(row + kv->count, 0, sizeof *row * (size_t)(width - kv->count));
     }
     step->table_width = width;
 }
 
-static ModelStep fill_inputs(Engine *e, const Batch *b)
+static ModelStep fill_inputs(const Engine *e, const StepInputs *in, const Batch *b)
 {
     ModelStep step = {0};
     for (int i = 0; i < b->count; i++) {
         const Piece *p = &b->pieces[i];
-        fill_tokens(e, p, (int)step.tokens);
-        fill_tiles(e, p, &step);
-        fill_outputs(e, p, &step);
+        fill_tokens(e, in, p, (int)step.tokens);
+        fill_tiles(e, in, p, &step);
+        fill_outputs(in, p, &step);
+        fill_hiddens(in, p, &step);
         step.tokens += p->count;
         step.seqs++;
     }
-    fill_block_table(e, b, &step);
+    fill_block_table(in, b, &step);
     return step;
 }
 
@@ -323,15 +383,26 @@ static void zero_fresh_pages(Engine *e)
 
 static const float *logits_at(const Engine *e, int row)
 {
-    return e->io.logits + (size_t)row * (size_t)e->plan->logits_stride;
+    return e->out.logits + (size_t)row * (size_t)e->plan->logits_stride;
+}
+
+/* Gives the token to the sequence; where another step was planned meanwhile, in place of the placeholder. */
+static void put_token(Request *r, uint32_t token)
+{
+    if (r->placeholder)
+        r->seq.tokens.at[r->seq.tokens.len - 1] = token;
+    else
+        vec_push(&r->seq.tokens, token);
+    r->placeholder = false;
+    sampler_accept(r->sampler, token);
 }
 
 /* Hands out the token sampled in this row and ends the request when it was the last. */
 static void publish_token(Engine *e, Request *r, int row)
 {
     const SamplingParams *p = sampler_params(r->sampler);
-    int32_t sampled = e->io.sampled[row];
-    if (sampled < 0 || sampled >= e->plan->vocab || isnan(e->io.sampled_logprob[row])) {
+    int32_t sampled = e->out.sampled[row];
+    if (sampled < 0 || sampled >= e->plan->vocab || isnan(e->out.sampled_logprob[row])) {
         end_request(e, r, FINISH_ERROR);
         return;
     }
@@ -339,14 +410,13 @@ static void publish_token(Engine *e, Request *r, int row)
     EngineToken t = {
         .token = (uint32_t)sampled,
         .index = (int)sampler_count(r->sampler),
-        .logprob = e->io.sampled_logprob[row],
+        .logprob = e->out.sampled_logprob[row],
         .top = top,
         .logits = logits_at(e, row),
     };
     if (p->logprobs > 0)
-        t.top_count = sampling_top(t.logits, e->plan->vocab, e->io.logz[row][1], p->logprobs, top);
-    sched_append(&r->seq, t.token);
-    sampler_accept(r->sampler, t.token);
+        t.top_count = sampling_top(t.logits, e->plan->vocab, e->out.logz[row][1], p->logprobs, top);
+    put_token(r, t.token);
     e->stats.generated_tokens++;
     bool go_on = r->sink.token(r->sink.context, &t);
     if (!go_on || sampler_is_stop(r->sampler, t.token))
@@ -355,50 +425,147 @@ static void publish_token(Engine *e, Request *r, int row)
         end_request(e, r, FINISH_LENGTH);
 }
 
-static void publish_piece(Engine *e, const Piece *p, int row)
+/* The last `n` positions of a piece have a row of logits, or a hidden state. Those computed again after a preemption, and
+ * those that are not of the prompt, are not handed out. */
+static void publish_rows(Engine *e, const Running *p, int n, int row)
 {
-    Request *r = p->seq->user;
+    Request *r = p->request;
     int end = p->first + p->count;
-    for (int i = end - p->rows; i < end && p->seq->all_rows; i++, row++) {
+    for (int i = end - n; i < end; i++, row++) {
         if (i < r->rows_done || i >= r->prompt_len)
-            continue; /* computed again after a preemption, or not of the prompt */
+            continue;
         r->rows_done = i + 1;
-        if (r->sink.row)
-            r->sink.row(r->sink.context, i, logits_at(e, row), e->io.logz[row][1]);
+        if (r->hidden && r->sink.hidden)
+            r->sink.hidden(r->sink.context, i, e->out.hidden + (size_t)row * (size_t)e->plan->hidden_stride);
+        else if (!r->hidden && r->sink.row)
+            r->sink.row(r->sink.context, i, logits_at(e, row), e->out.logz[row][1]);
     }
-    if (end < (int)p->seq->tokens.len)
-        return;
-    if (r->max_new)
-        publish_token(e, r, p->seq->all_rows ? row - 1 : row);
-    else
+}
+
+static void publish_piece(Engine *e, const Running *p, int row, int hidden_row)
+{
+    Request *r = p->request;
+    if (r->hidden)
+        publish_rows(e, p, p->hiddens, hidden_row);
+    else if (r->seq.all_rows)
+        publish_rows(e, p, p->rows, row);
+    if (p->samples)
+        publish_token(e, r, row + p->rows - 1);
+    else if (!r->max_new && p->first + p->count == r->prompt_len)
         end_request(e, r, FINISH_LENGTH);
 }
 
-static void publish(Engine *e, const Batch *b)
+static void publish(Engine *e)
 {
-    for (int i = 0, row = 0; i < b->count; i++) {
-        const Piece *p = &b->pieces[i];
-        int rows = p->rows;
-        publish_piece(e, p, row); /* may end the request */
-        row += rows;
+    for (int i = 0, row = 0, hidden_row = 0; i < e->running_count; i++) {
+        Running p = e->running[i]; /* a copy: the request may end */
+        if (p.request)
+            publish_piece(e, &p, row, hidden_row);
+        row += p.rows;
+        hidden_row += p.hiddens;
     }
+}
+
+/* ---- what steps cost --------------------------------------------------------------------------------------------- */
+
+static void learn(double *mean, double value)
+{
+    *mean = *mean > 0 ? *mean + 0.2 * (value - *mean) : value;
+}
+
+static void learn_costs(Engine *e, double seconds)
+{
+    if (!e->running_prompt)
+        learn(&e->decode_seconds, seconds);
+    else if (e->running_prompt == e->running_tokens)
+        learn(&e->prompt_seconds, seconds / e->running_prompt);
+    else
+        learn(&e->prompt_seconds, MAX(seconds - e->decode_seconds, 0.05 * seconds) / e->running_prompt);
+}
+
+/* Tokens of prompts that a step may hold beside decoding sequences. */
+static int prompt_budget(const Engine *e)
+{
+    if (!(e->max_stretch > 0) || !(e->prompt_seconds > 0) || !(e->decode_seconds > 0))
+        return INT32_MAX;
+    double tokens = (e->max_stretch - 1) * e->decode_seconds / e->prompt_seconds;
+    return (int)MAX(MIN(tokens, INT32_MAX), e->plan->prefill_tile);
+}
+
+/* ---- a step ------------------------------------------------------------------------------------------------------ */
+
+/* Waits for the step that runs and hands out what it gave. */
+static void collect(Engine *e)
+{
+    if (!e->running_count)
+        return;
+    model_wait(e->model);
+    double seconds = now_seconds() - e->started;
+    learn_costs(e, seconds);
+    e->stats.steps++;
+    e->stats.tokens += e->running_tokens;
+    e->stats.step_tokens = e->running_tokens;
+    e->stats.step_seconds = seconds;
+    publish(e);
+    e->running_count = 0;
+}
+
+/* Notes a piece of the step that begins; its sequence gets a placeholder where one more token will be computed. */
+static Running note_piece(Engine *e, const Piece *p)
+{
+    Request *r = p->seq->user;
+    bool end = p->first + p->count == (int)p->seq->tokens.len;
+    if (!r->started && r->sink.start)
+        r->sink.start(r->sink.context, p->seq->matched);
+    r->started = true;
+    e->running_prompt += p->count > 1 || p->first < r->prompt_len ? p->count : 0;
+    return (Running){r, p->first, p->count, p->rows, hiddens_of(p), end && r->max_new};
+}
+
+static bool start(Engine *e, const Batch *b, Err *err)
+{
+    if (!b->count)
+        return true;
+    zero_fresh_pages(e);
+    ModelStep step = fill_inputs(e, &e->in[e->set], b);
+    e->started = now_seconds();
+    e->running_prompt = 0;
+    for (int i = 0; i < b->count; i++)
+        e->running[i] = note_piece(e, &b->pieces[i]);
+    e->running_count = b->count;
+    e->running_tokens = (int)step.tokens;
+    if (!model_start(e->model, e->set, &step, err))
+        return false;
+    e->set = !e->set;
+    sched_commit(e->sched);
+    for (int i = 0; i < e->running_count; i++) {
+        Request *r = e->running[i].request;
+        if (e->running[i].samples && sampler_count(r->sampler) + 1 < r->max_new) {
+            sched_append(&r->seq, 0);
+            r->placeholder = true;
+        }
+    }
+    return true;
+}
+
+static void count_sequences(Engine *e)
+{
+    e->stats.running = sched_running(e->sched);
+    e->stats.waiting = sched_waiting(e->sched);
+    e->stats.pages_used = e->stats.pages - kv_available(e->kv);
 }
 
 bool engine_step(Engine *e, Err *err)
 {
     end_cancelled(e);
-    const Batch *batch = sched_next(e->sched);
-    if (!batch->count)
-        return true;
-    zero_fresh_pages(e);
-    ModelStep step = fill_inputs(e, batch);
-    if (!model_run(e->model, &step, err))
-        return false;
-    e->stats.steps++;
-    e->stats.tokens += step.tokens;
-    sched_commit(e->sched);
-    publish(e, batch);
-    return true;
+    sched_next(e->sched, prompt_budget(e)); /* while the device runs the step before */
+    collect(e);
+    if (e->arrivals)
+        e->arrivals(e->arrivals_context);
+    end_cancelled(e);
+    bool ok = start(e, sched_next(e->sched, prompt_budget(e)), err);
+    count_sequences(e);
+    return ok;
 }
 
 bool engine_check(const Engine *e, Err *err)

@@ -27,11 +27,13 @@ struct Exec {
     const Plan *plan;
     Device *device;
     Arena *arena;
-    void **address; /* of each buffer */
+    void **address; /* of each buffer; inputs: in the first set */
     int64_t *bytes;
+    size_t input_bytes; /* of a set */
     Region regions[BUFFER_KINDS];
     VEC(Region) owned; /* mapped tensors that had to be copied */
-    LaunchList *steps, sample;
+    LaunchList *steps[PLAN_INPUT_SETS], sample[PLAN_INPUT_SETS];
+    int64_t sizes[PLAN_INPUT_SETS][SIZE_COUNT];
     double *profile; /* seconds by kernel, or NULL */
 };
 
@@ -50,6 +52,10 @@ static bool alloc_region(Exec *e, BufferKind kind, Err *err)
             r->bytes += (size_t)plan_room(e->bytes[i]);
     if (!r->bytes)
         return true;
+    if (kind == BUFFER_INPUT) {
+        e->input_bytes = r->bytes;
+        r->bytes *= PLAN_INPUT_SETS;
+    }
     r->memory = e->device->ops->alloc(e->device, r->bytes, memory_kind(kind), err);
     if (!r->memory)
         return err_prefix(err, "%s buffers", buffer_kind_names[kind]);
@@ -128,6 +134,12 @@ void *exec_buffer(const Exec *e, int buffer)
     return e->address[buffer];
 }
 
+void *exec_input(const Exec *e, int buffer, int set)
+{
+    size_t ahead = e->plan->buffers[buffer].kind == BUFFER_INPUT ? e->input_bytes * (size_t)set : 0;
+    return (char *)e->address[buffer] + ahead;
+}
+
 int64_t exec_buffer_bytes(const Exec *e, int buffer)
 {
     return e->bytes[buffer];
@@ -151,7 +163,7 @@ bool exec_own_mapped(Exec *e, int buffer, Err *err)
 
 /* ---- launches ------------------------------------------------------------------------------------------------- */
 
-static bool resolve(Exec *e, const PlanLaunch *src, int count, LaunchList *out, Err *err)
+static bool resolve(Exec *e, int set, const PlanLaunch *src, int count, LaunchList *out, Err *err)
 {
     out->count = count;
     out->launches = arena_array(e->arena, Launch, count);
@@ -164,7 +176,7 @@ static bool resolve(Exec *e, const PlanLaunch *src, int count, LaunchList *out, 
             if (arg->offset > e->bytes[arg->buffer])
                 return err_set(err, "plan: an argument of '%s' lies behind the end of buffer \"%s\"",
                                e->plan->kernels[l->kernel].name, e->plan->buffers[arg->buffer].name);
-            l->buffers[k] = (char *)e->address[arg->buffer] + arg->offset;
+            l->buffers[k] = (char *)exec_input(e, arg->buffer, set) + arg->offset;
         }
     }
     return true;
@@ -173,27 +185,33 @@ static bool resolve(Exec *e, const PlanLaunch *src, int count, LaunchList *out, 
 bool exec_ready(Exec *e, Err *err)
 {
     const Plan *p = e->plan;
+    e->device->ops->sync(e->device);
     free_region(e, &e->regions[BUFFER_TEMPORARY]);
-    e->steps = arena_array(e->arena, LaunchList, p->steps_count);
-    for (int i = 0; i < p->steps_count; i++)
-        if (!resolve(e, p->steps[i].launches, p->steps[i].count, &e->steps[i], err))
+    for (int set = 0; set < PLAN_INPUT_SETS; set++) {
+        e->steps[set] = arena_array(e->arena, LaunchList, p->steps_count);
+        for (int i = 0; i < p->steps_count; i++)
+            if (!resolve(e, set, p->steps[i].launches, p->steps[i].count, &e->steps[set][i], err))
+                return false;
+        if (!resolve(e, set, p->sample, p->sample_count, &e->sample[set], err))
             return false;
-    return resolve(e, p->sample, p->sample_count, &e->sample, err);
+    }
+    return true;
 }
 
-static void run_list(Exec *e, const LaunchList *list, const int64_t *sizes)
+static void start_list(Exec *e, const LaunchList *list, const int64_t *sizes)
 {
     const DeviceOps *ops = e->device->ops;
     for (int i = 0; i < list->count; i++) {
         const Launch *l = &list->launches[i];
+        int64_t blocks = plan_blocks(&e->plan->kernels[l->kernel], sizes);
         double start = e->profile ? now_seconds() : 0;
-        ops->launch(e->device, l->kernel, l->buffers, sizes, plan_blocks(&e->plan->kernels[l->kernel], sizes));
+        if (blocks)
+            ops->launch(e->device, l->kernel, l->buffers, sizes, blocks);
         if (e->profile) {
             ops->sync(e->device);
             e->profile[l->kernel] += now_seconds() - start;
         }
     }
-    ops->sync(e->device);
 }
 
 void exec_set_profile(Exec *e, double *seconds)
@@ -201,14 +219,18 @@ void exec_set_profile(Exec *e, double *seconds)
     e->profile = seconds;
 }
 
-void exec_run_step(Exec *e, int step, const int64_t sizes[SIZE_COUNT])
+void exec_start(Exec *e, int set, int step, bool sample, const int64_t sizes[SIZE_COUNT])
 {
-    run_list(e, &e->steps[step], sizes);
+    int64_t *copy = memcpy(e->sizes[set], sizes, sizeof e->sizes[set]);
+    if (step >= 0)
+        start_list(e, &e->steps[set][step], copy);
+    if (sample)
+        start_list(e, &e->sample[set], copy);
 }
 
-void exec_run_sample(Exec *e, const int64_t sizes[SIZE_COUNT])
+void exec_wait(Exec *e)
 {
-    run_list(e, &e->sample, sizes);
+    e->device->ops->sync(e->device);
 }
 
 void exec_run_once(Exec *e, int kernel, void *const *buffers, const int64_t sizes[SIZE_COUNT], int64_t blocks)

@@ -6,8 +6,8 @@
 
 typedef struct Exec Exec;
 
-/* Loads the code and allocates every buffer for these capacities, mapped tensors excepted. The plan and the device must
- * outlive it; the code is copied. */
+/* Loads the code and allocates every buffer for these capacities, mapped tensors excepted. The plan
+ * and the device must outlive it; the code is copied. */
 Exec *exec_new(const Plan *p, const uint8_t *code, Device *d, const int64_t caps[SIZE_COUNT], Err *err);
 void exec_free(Exec *e); /* NULL is allowed */
 
@@ -15,6 +15,7 @@ const Plan *exec_plan(const Exec *e);
 Device *exec_device(const Exec *e);
 
 void *exec_buffer(const Exec *e, int buffer); /* its address on the device; NULL for a mapped one without address */
+void *exec_input(const Exec *e, int buffer, int set); /* of an input in this set (plan.h); of others as above */
 int64_t exec_buffer_bytes(const Exec *e, int buffer);
 void exec_set_mapped(Exec *e, int buffer, void *address); /* gives a mapped buffer its address */
 bool exec_own_mapped(Exec *e, int buffer, Err *err);      /* allocates it instead */
@@ -22,10 +23,11 @@ bool exec_own_mapped(Exec *e, int buffer, Err *err);      /* allocates it instea
 /* Ends loading: frees the temporaries and resolves all launches. Every mapped buffer has an address by now. */
 bool exec_ready(Exec *e, Err *err);
 
-/* Run with sizes none of which is above its capacity; steps are indices of the plan's. No allocation, no system
- * call. */
-void exec_run_step(Exec *e, int step, const int64_t sizes[SIZE_COUNT]);
-void exec_run_sample(Exec *e, const int64_t sizes[SIZE_COUNT]);
+/* Begins to run a launch list of the plan's steps (-1: none) and then sampling, if wanted, with sizes none of which is
+ * above its capacity. What was begun runs in order; the sizes are copied; no allocation, no system call but to wake a
+ * thread. A set may be used again after exec_wait. */
+void exec_start(Exec *e, int set, int step, bool sample, const int64_t sizes[SIZE_COUNT]);
+void exec_wait(Exec *e); /* until all is done */
 
 /* One launch with explicit arguments, finished on return: load steps, limit kernels. */
 void exec_run_once(Exec *e, int kernel, void *const *buffers, const int64_t sizes[SIZE_COUNT], int64_t blocks);

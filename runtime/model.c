@@ -22,8 +22,8 @@ struct Model {
     int threads;
     Device *device;
     Exec *exec;
-    void *io[IO_COUNT];
-    void *unread[IO_COUNT]; /* inputs that no kernel reads have an array all the same, so that callers need not ask */
+    void *io[PLAN_INPUT_SETS][IO_COUNT]; /* outputs: in the first */
+    void *unread[PLAN_INPUT_SETS][IO_COUNT]; /* inputs that no kernel reads have an array all the same, so that callers need not ask */
     int forced_step;        /* -1: by the number of tokens */
     Buf warning;
 };
@@ -93,6 +93,7 @@ static void set_caps(Model *m)
     m->caps[SIZE_TABLE_WIDTH] = l->table_width;
     m->caps[SIZE_KV_PAGES] = l->pages;
     m->caps[SIZE_EXTRA] = l->adjustments;
+    m->caps[SIZE_HIDDENS] = l->hiddens;
 }
 
 /* Memory for the present limits, with the mapped tensors that must be copied counted among the weights. */
@@ -151,7 +152,7 @@ static bool set_limits(Model *m, Err *err)
         MAX(MAX(l->tokens, l->seqs), MAX(l->outputs, l->adjustments)) > INT32_MAX / 2)
         return err_set(err, "limits on tokens, sequences and outputs must be from 1 to %d", INT32_MAX / 2);
     l->page_tokens = p->page_tokens;
-    l->decode_tiles = l->tokens;
+    l->decode_tiles = l->hiddens = l->tokens;
     l->prefill_tiles = MIN(l->tokens, l->tokens / p->prefill_tile + l->seqs);
     l->table_width = ceil_div(l->max_model_len, l->page_tokens);
     int64_t available, total;
@@ -174,18 +175,29 @@ static bool set_limits(Model *m, Err *err)
 
 /* ---- loading -------------------------------------------------------------------------------------------------- */
 
+static bool bind_input(Model *m, int set, PlanIo io, Err *err)
+{
+    int buffer = m->plan->io[io];
+    int64_t bytes = plan_io_bytes(m->plan, io, m->caps);
+    if (bytes < 0)
+        return err_set(err, "\"%s\" would take more memory than any machine has", plan_io_names[io]);
+    if (buffer < 0)
+        m->unread[set][io] = xcalloc((size_t)bytes, 1);
+    m->io[set][io] = buffer < 0 ? m->unread[set][io] : exec_input(m->exec, buffer, set);
+    return true;
+}
+
 static bool bind_io(Model *m, Err *err)
 {
-    for (int i = 0; i < IO_COUNT; i++) {
+    for (int set = 0; set < PLAN_INPUT_SETS; set++)
+        for (int i = 0; i < IO_FIRST_OUTPUT; i++)
+            if (!bind_input(m, set, (PlanIo)i, err))
+                return false;
+    for (int i = IO_FIRST_OUTPUT; i < IO_COUNT; i++) {
         int buffer = m->plan->io[i];
-        if (buffer >= 0)
-            m->io[i] = exec_buffer(m->exec, buffer);
-        else if (i >= IO_FIRST_OUTPUT)
+        if (buffer < 0 && i != IO_HIDDEN)
             return err_set(err, "plan: there is no output \"%s\"", plan_io_names[i]);
-        else if (plan_io_bytes(m->plan, (PlanIo)i, m->caps) < 0)
-            return err_set(err, "\"%s\" would take more memory than any machine has", plan_io_names[i]);
-        else
-            m->io[i] = m->unread[i] = xcalloc((size_t)plan_io_bytes(m->plan, (PlanIo)i, m->caps), 1);
+        m->io[0][i] = buffer < 0 ? NULL : exec_buffer(m->exec, buffer);
     }
     return true;
 }
@@ -193,7 +205,7 @@ static bool bind_io(Model *m, Err *err)
 static bool load(Model *m, Err *err)
 {
     const ModelOptions *o = &m->options;
-    m->device = device_host_open(m->threads, err);
+    m->device = device_host_open(m->threads, o->queue, err);
     if (!m->device)
         return false;
     m->exec = exec_new(m->plan, m->pack.code, m->device, m->caps, err);
@@ -225,8 +237,9 @@ void model_free(Model *m)
     exec_free(m->exec);
     if (m->device)
         m->device->ops->close(m->device);
-    for (int i = 0; i < IO_COUNT; i++)
-        free(m->unread[i]);
+    for (int set = 0; set < PLAN_INPUT_SETS; set++)
+        for (int i = 0; i < IO_COUNT; i++)
+            free(m->unread[set][i]);
     plan_free(m->plan);
     pack_close(&m->pack);
     ckpt_close(m->checkpoint);
@@ -242,7 +255,8 @@ const PlanMemory *model_memory(const Model *m) { return &m->memory; }
 int model_threads(const Model *m) { return m->threads; }
 const char *model_target(const Model *m) { return m->pack.header.target; }
 const char *model_warning(const Model *m) { return m->warning.len ? m->warning.data : NULL; }
-void *model_io(Model *m, PlanIo io) { return m->io[io]; }
+void *model_io(Model *m, PlanIo io) { return m->io[0][io]; }
+void *model_input(Model *m, int set, PlanIo io) { return m->io[set][io]; }
 Device *model_device(Model *m) { return m->device; }
 
 /* ---- running -------------------------------------------------------------------------------------------------- */
@@ -264,6 +278,7 @@ static bool step_sizes(const Model *m, const ModelStep *s, int64_t sizes[SIZE_CO
         {SIZE_KV_PAGES, l->pages, l->pages},
         {SIZE_ROWS, 0, 0},
         {SIZE_EXTRA, s->adjustments, l->adjustments},
+        {SIZE_HIDDENS, s->hiddens, l->hiddens},
     };
     _Static_assert(COUNT(rows) == SIZE_COUNT, "a row for each size");
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -275,7 +290,9 @@ static bool step_sizes(const Model *m, const ModelStep *s, int64_t sizes[SIZE_CO
     return true;
 }
 
-bool model_run_logits(Model *m, const ModelStep *step, Err *err)
+enum { RUN_LOGITS = 1, RUN_SAMPLE = 2 };
+
+static bool start(Model *m, int set, const ModelStep *step, int what, Err *err)
 {
     int64_t sizes[SIZE_COUNT];
     if (!step_sizes(m, step, sizes, err))
@@ -283,22 +300,42 @@ bool model_run_logits(Model *m, const ModelStep *step, Err *err)
     const PlanStep *list = m->forced_step >= 0 ? &m->plan->steps[m->forced_step] : plan_step_for(m->plan, step->tokens);
     if (!list || (list->max_tokens && list->max_tokens < step->tokens))
         return err_set(err, "the plan has no launch list for %lld tokens", (long long)step->tokens);
-    exec_run_step(m->exec, (int)(list - m->plan->steps), sizes);
+    int number = what & RUN_LOGITS ? (int)(list - m->plan->steps) : -1;
+    exec_start(m->exec, set, number, what & RUN_SAMPLE, sizes);
     return true;
 }
 
-bool model_run_sample(Model *m, const ModelStep *step, Err *err)
+void model_wait(Model *m)
 {
-    int64_t sizes[SIZE_COUNT];
-    if (!step_sizes(m, step, sizes, err))
+    exec_wait(m->exec);
+}
+
+bool model_start(Model *m, int set, const ModelStep *step, Err *err)
+{
+    return start(m, set, step, RUN_LOGITS | RUN_SAMPLE, err);
+}
+
+static bool run(Model *m, const ModelStep *step, int what, Err *err)
+{
+    if (!start(m, 0, step, what, err))
         return false;
-    exec_run_sample(m->exec, sizes);
+    model_wait(m);
     return true;
 }
 
 bool model_run(Model *m, const ModelStep *step, Err *err)
 {
-    return model_run_logits(m, step, err) && model_run_sample(m, step, err);
+    return run(m, step, RUN_LOGITS | RUN_SAMPLE, err);
+}
+
+bool model_run_logits(Model *m, const ModelStep *step, Err *err)
+{
+    return run(m, step, RUN_LOGITS, err);
+}
+
+bool model_run_sample(Model *m, const ModelStep *step, Err *err)
+{
+    return run(m, step, RUN_SAMPLE, err);
 }
 
 void model_zero_page(Model *m, int64_t page)

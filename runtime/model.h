@@ -9,7 +9,7 @@
  *     model_run(m, &s, &err);
  *     int32_t next = ((int32_t *)model_io(m, IO_SAMPLED))[0];
  *
- * One thread at a time may use a Model. It is the pool's thread 0: load and run on the same thread.
+ * One thread at a time may use a Model. Without a queue it is the pool's thread 0: load and run on the same thread.
  */
 #ifndef BLADE_MODEL_H
 #define BLADE_MODEL_H
@@ -37,6 +37,7 @@ typedef struct ModelOptions {
     int64_t max_outputs;            /* rows of logits a step [max_num_seqs] */
     int64_t max_adjustments;        /* logit adjustments a step [262144] */
     int64_t kv_cache_memory;        /* bytes [max_num_seqs sequences, at most 2/5 of the memory that is left] */
+    bool queue;                     /* steps run on a thread of the device's own; the caller prepares the next one */
     bool plan_only;                 /* no code, no weights, no buffers: model_memory and model_limits only */
     ModelProgress *progress;        /* called from the loading thread; may be NULL */
     void *context;
@@ -47,6 +48,7 @@ typedef struct ModelLimits {
     int64_t decode_tiles;          /* = tokens */
     int64_t prefill_tiles;         /* = min(tokens, tokens / prefill_tile + seqs) */
     int64_t adjustments;
+    int64_t hiddens;               /* = tokens */
     int64_t max_model_len;         /* tokens of a sequence, prompt and completion */
     int64_t pages, page_tokens;    /* KV cache */
     int64_t table_width;           /* pages of a sequence: ceil(max_model_len / page_tokens) */
@@ -64,19 +66,28 @@ int model_threads(const Model *m);
 const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
 const char *model_warning(const Model *m); /* something the user should know after loading; NULL when nothing */
 
-/* The array of an input or output, for the limits above, never NULL. Row stride of the block table is the step's
- * table_width; of the logits model_plan()->logits_stride. */
+/* The array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the pack gives no
+ * hidden states). Row stride of the block table is the step's table_width, of the logits model_plan()->logits_stride, of
+ * hidden states model_plan()->hidden_stride. */
 void *model_io(Model *m, PlanIo io);
+/* The array of an input in set 0 or 1: one set can be written while the step of the other runs. */
+void *model_input(Model *m, int set, PlanIo io);
 
-/* Zeroes a page in all layers. Do it when a page is handed to a sequence: stale contents may hold NaN, and 0 * NaN. */
+/* Zeroes a page in all layers, behind the steps that were begun. Do it when a page is handed to a sequence: stale contents may hold NaN, and 0 * NaN. */
 void model_zero_page(Model *m, int64_t page);
 
 typedef struct ModelStep { /* sizes of this step; none above its limit */
-    int64_t tokens, seqs, outputs, decode_tiles, prefill_tiles, adjustments;
+    int64_t tokens, seqs, outputs, decode_tiles, prefill_tiles, adjustments, hiddens;
     int64_t table_width; /* columns of block_table; 0: the limit */
 } ModelStep;
 
-/* Runs the model and then sampling on the rows of logits. An error means a size above its limit; nothing was run. */
+/* Begins to run the model and then sampling on the rows of logits, with the inputs of this set; model_wait returns when
+ * that is done and the outputs can be read. With ModelOptions.queue the caller goes on meanwhile. An error means a size
+ * above its limit; nothing was begun. */
+bool model_start(Model *m, int set, const ModelStep *step, Err *err);
+void model_wait(Model *m);
+
+/* model_start with set 0 and model_wait. */
 bool model_run(Model *m, const ModelStep *step, Err *err);
 /* The two halves of model_run: logits only; sampling again on the logits that are there. */
 bool model_run_logits(Model *m, const ModelStep *step, Err *err);

@@ -423,11 +423,13 @@ static bool read_root(Reader *r, const json_t *root)
     int64_t format;
     if (!get_int(r, root, "format", 0, INT64_MAX, 0, &format))
         return false;
-    if (format != 1)
-        return err_set(r->err, "format %lld; this program reads format 1", (long long)format);
+    if (format != 2)
+        return err_set(r->err, "format %lld; this program reads format 2", (long long)format);
     return read_model(r, root) && need_int(r, root, "page_tokens", 1, 1 << 20, &p->page_tokens) &&
            need_int(r, root, "prefill_tile", 1, 1 << 20, &p->prefill_tile) &&
            need_int(r, root, "logits_stride", p->vocab, (int64_t)1 << 31, &p->logits_stride) &&
+           get_int(r, root, "hidden_stride", 0, (int64_t)1 << 31, 0, &p->hidden_stride) &&
+           (!p->hidden_stride || p->hidden_stride >= p->hidden || err_set(r->err, "\"hidden_stride\" is too small")) &&
            json_get_real(root, "flops_per_token", 0, 1e30, 0, &p->flops_per_token, r->err) &&
            json_get_real(root, "flops_per_output", 0, 1e30, 0, &p->flops_per_output, r->err) &&
            json_get_real(root, "weight_bytes_per_step", 0, 1e30, 0, &p->weight_bytes_per_step, r->err) &&
@@ -560,6 +562,7 @@ bool plan_memory(const Plan *p, const int64_t caps[SIZE_COUNT], int threads, Pla
         m->scratch = MAX(m->scratch, (p->kernels[i].scratch + 4095) / 4096 * 4096 * threads);
         m->code += p->kernels[i].size;
     }
+    m->kind[BUFFER_INPUT] *= PLAN_INPUT_SETS;
     m->total = m->scratch + m->code;
     for (int k = 0; k < BUFFER_KINDS; k++)
         if (k != BUFFER_MAPPED && k != BUFFER_TEMPORARY)

@@ -20,6 +20,7 @@
     X(DECODE_TILES, "decode_tiles", S32, 4, s[SIZE_DECODE_TILES])    /* first row, 1, sequence, 0 */          \
     X(PREFILL_TILES, "prefill_tiles", S32, 4, s[SIZE_PREFILL_TILES]) /* first row, rows, sequence, 0 */       \
     X(OUTPUT_ROWS, "output_rows", S32, 1, s[SIZE_OUTPUTS])                                                    \
+    X(HIDDEN_ROWS, "hidden_rows", S32, 1, s[SIZE_HIDDENS])                                                    \
     X(SAMPLE_PARAMS, "sample_params", F32, 8, s[SIZE_OUTPUTS])    /* 1/temperature top_p min_p u top_k 0.. */ \
     X(ADJUST_START, "adjust_start", S32, 1, s[SIZE_OUTPUTS] + 1)                                              \
     X(ADJUST_TOKEN, "adjust_token", S32, 1, s[SIZE_EXTRA])                                                    \
@@ -27,7 +28,8 @@
     X(LOGITS, "logits", F32, p->logits_stride, s[SIZE_OUTPUTS])   /* raw; columns >= vocab are padding */     \
     X(SAMPLED, "sampled", S32, 1, s[SIZE_OUTPUTS])                                                            \
     X(SAMPLED_LOGPROB, "sampled_logprob", F32, 1, s[SIZE_OUTPUTS]) /* under the raw logits */                 \
-    X(LOGZ, "logz", F32, 2, s[SIZE_OUTPUTS])                       /* max, log-sum-exp; raw logits */
+    X(LOGZ, "logz", F32, 2, s[SIZE_OUTPUTS])                       /* max, log-sum-exp; raw logits */         \
+    X(HIDDEN, "hidden", F32, p->hidden_stride, s[SIZE_HIDDENS])   /* behind the final norm */
 
 typedef enum PlanIo {
 #define X(id, name, type, columns, rows) IO_##id,
@@ -37,6 +39,9 @@ typedef enum PlanIo {
     IO_FIRST_OUTPUT = IO_LOGITS
 } PlanIo;
 extern const char *const plan_io_names[IO_COUNT];
+
+/* A step's inputs can be written while another step runs on the other set of inputs. */
+enum { PLAN_INPUT_SETS = 2 };
 
 typedef enum BufferKind {
     BUFFER_WEIGHT,     /* filled by load steps */
@@ -132,6 +137,7 @@ typedef struct Plan {
     const char *architecture, *weights;
     int64_t layers, hidden, vocab, context, kv_heads, head_dim;
     int64_t page_tokens, prefill_tile, logits_stride;
+    int64_t hidden_stride;        /* elements; 0: the plan gives no hidden states */
     double flops_per_token;       /* of the matmuls, a token through all layers */
     double flops_per_output;      /* a row of logits */
     double weight_bytes_per_step; /* read by a step, whatever the number of tokens */

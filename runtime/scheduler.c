@@ -10,11 +10,19 @@ typedef struct List {
     int count;
 } List;
 
+/* Room that is left in the step being planned. */
+typedef struct Room {
+    int prompt;   /* tokens for prompt pieces; one a decoding sequence is set aside already */
+    int all_rows; /* rows of logits for all_rows sequences; one a sequence is set aside already */
+    int preempted;
+} Room;
+
 struct Scheduler {
     SchedOptions o;
     Kv *kv;
-    List waiting, running; /* running: in order of admission */
+    List waiting, running; /* each by priority; waiting: then by arrival, running: then by admission */
     int adjustments;       /* of the running sequences, at most */
+    Room room;
     Batch batch;
     Piece *pieces, *sorted; /* [max_seqs] */
 };
@@ -88,11 +96,29 @@ bool sched_fits(const Scheduler *s, int tokens, int adjustments)
     return kv_pages_for(s->kv, tokens) <= kv_total(s->kv) && adjustments <= s->o.max_adjustments;
 }
 
+/* Inserts behind the last one of its priority or a better one. */
+static void list_insert_last(List *l, Seq *seq)
+{
+    Seq *after = l->last;
+    while (after && after->priority > seq->priority)
+        after = after->prev;
+    list_insert(l, after, seq);
+}
+
+/* Inserts in front of those of its priority. */
+static void list_insert_first(List *l, Seq *seq)
+{
+    Seq *before = l->first;
+    while (before && before->priority < seq->priority)
+        before = before->next;
+    list_insert(l, before ? before->prev : l->last, seq);
+}
+
 void sched_add(Scheduler *s, Seq *seq)
 {
     assert(seq->state == SEQ_NEW && seq->tokens.len > 0);
     seq->state = SEQ_WAITING;
-    list_insert(&s->waiting, s->waiting.last, seq);
+    list_insert_last(&s->waiting, seq);
 }
 
 static void stop_running(Scheduler *s, Seq *seq)
@@ -122,7 +148,7 @@ static void preempt(Scheduler *s, Seq *seq)
     stop_running(s, seq);
     seq->state = SEQ_WAITING;
     seq->preemptions++;
-    list_insert(&s->waiting, NULL, seq);
+    list_insert_first(&s->waiting, seq);
 }
 
 void sched_append(Seq *seq, uint32_t token)
@@ -133,42 +159,36 @@ void sched_append(Seq *seq, uint32_t token)
 
 /* ---- the next step ----------------------------------------------------------------------------------------------- */
 
-/* Room that is left in the step being planned. */
-typedef struct Room {
-    int prompt;   /* tokens for prompt pieces; one a decoding sequence is set aside already */
-    int all_rows; /* rows of logits for all_rows sequences; one a sequence is set aside already */
-    int preempted;
-} Room;
-
-/* Reserves pages for a running sequence up to `tokens` tokens, at the cost of younger ones; when it is the youngest
- * itself, it is preempted and the answer is false. */
-static bool reserve(Scheduler *s, Room *room, Seq *seq, int tokens)
+/* Reserves pages for a running sequence up to `tokens` tokens, at the cost of those behind it in the list, none of which
+ * has a piece yet; when it is the last itself, it is preempted and the answer is false. */
+static bool reserve(Scheduler *s, Seq *seq, int tokens)
 {
     while (!kv_reserve(s->kv, &seq->kv, tokens)) {
-        Seq *youngest = s->running.last;
-        room->preempted++;
-        preempt(s, youngest);
-        if (youngest == seq)
+        Seq *last = s->running.last;
+        s->room.preempted++;
+        preempt(s, last);
+        if (last == seq)
             return false;
     }
     return true;
 }
 
-static void schedule(Scheduler *s, Room *room, Seq *seq)
+static void schedule(Scheduler *s, Seq *seq)
 {
+    Room *room = &s->room;
     int left = uncomputed(seq), count = 1;
     if (left > 1) {
         count = MIN(left, room->prompt);
         if (seq->all_rows)
             count = MIN(count, room->all_rows + 1);
     }
-    if (count <= 0 || !reserve(s, room, seq, seq->computed + count))
+    if (count <= 0 || !reserve(s, seq, seq->computed + count))
         return;
     if (left > 1)
         room->prompt -= count;
     if (seq->all_rows)
         room->all_rows -= count - 1;
-    int rows = seq->all_rows ? count : count == left;
+    int rows = seq->all_rows ? count : !seq->no_rows && count == left;
     s->pieces[s->batch.count++] = (Piece){seq, seq->computed, count, rows};
     s->batch.tokens += count;
     s->batch.rows += rows;
@@ -176,26 +196,26 @@ static void schedule(Scheduler *s, Room *room, Seq *seq)
 
 /* Moves the head of the queue to the running sequences when there is room for all its tokens, and a page more for each
  * running one: admitting what will be preempted at once would only waste work. */
-static bool admit(Scheduler *s, const Room *room)
+static Seq *admit(Scheduler *s)
 {
     Seq *seq = s->waiting.first;
-    if (!seq || room->preempted || room->prompt <= 0 || s->running.count >= s->o.max_seqs)
-        return false;
+    if (!seq || s->room.preempted || s->room.prompt <= 0 || s->running.count >= s->o.max_seqs)
+        return NULL;
     if (s->adjustments + seq->adjustments > s->o.max_adjustments)
-        return false;
+        return NULL;
     int n = (int)seq->tokens.len;
-    seq->computed = kv_match(s->kv, &seq->kv, seq->tokens.at, seq->all_rows ? 0 : n, seq->salt);
+    seq->computed = kv_match(s->kv, &seq->kv, seq->tokens.at, seq->no_match ? 0 : n, seq->salt);
     if (kv_pages_for(s->kv, n) - seq->kv.count + s->running.count > kv_available(s->kv)) {
         kv_release(s->kv, &seq->kv);
         seq->computed = 0;
-        return false;
+        return NULL;
     }
     list_remove(&s->waiting, seq);
-    list_insert(&s->running, s->running.last, seq);
+    list_insert_last(&s->running, seq);
     s->adjustments += seq->adjustments;
     seq->matched += seq->computed;
     seq->state = SEQ_RUNNING;
-    return true;
+    return seq;
 }
 
 /* Pieces of one token come first; the order is kept otherwise. */
@@ -209,24 +229,29 @@ static void sort_pieces(Scheduler *s)
     s->batch.pieces = s->sorted;
 }
 
-const Batch *sched_next(Scheduler *s)
+static void admit_all(Scheduler *s)
+{
+    for (Seq *seq; (seq = admit(s));) {
+        if (uncomputed(seq) == 1)
+            s->room.prompt--;
+        schedule(s, seq);
+    }
+}
+
+const Batch *sched_next(Scheduler *s, int prompt_tokens)
 {
     s->batch = (Batch){0};
     int decoding = 0;
     for (Seq *seq = s->running.first; seq; seq = seq->next)
         decoding += uncomputed(seq) == 1;
-    Room room = {s->o.max_tokens - decoding, s->o.max_rows - s->o.max_seqs, 0};
+    int prompt = s->o.max_tokens - decoding;
+    s->room = (Room){decoding ? MIN(prompt, prompt_tokens) : prompt, s->o.max_rows - s->o.max_seqs, 0};
     for (Seq *seq = s->running.first, *next; seq; seq = next) {
-        assert(uncomputed(seq) > 0);
-        schedule(s, &room, seq);
-        next = seq->state == SEQ_RUNNING ? seq->next : NULL; /* only the youngest preempts itself */
+        if (uncomputed(seq))
+            schedule(s, seq);
+        next = seq->state == SEQ_RUNNING ? seq->next : NULL; /* only the last one preempts itself */
     }
-    while (admit(s, &room)) {
-        Seq *seq = s->running.last;
-        if (uncomputed(seq) == 1)
-            room.prompt--;
-        schedule(s, &room, seq);
-    }
+    admit_all(s);
     sort_pieces(s);
     return &s->batch;
 }

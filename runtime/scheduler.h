@@ -1,14 +1,17 @@
 /* scheduler.h - which tokens the next step computes.
  *
- * A pure data structure over kv.h: no device, no threads, no clock. The life of a sequence: added to the end of the
- * waiting queue; admitted in that order when there is a place and there are pages for all its tokens; in every step
- * it takes part in, a piece of its uncomputed tokens is scheduled: the one new token of a decoding sequence, or a
- * piece of a prompt; when the piece reaches its end, the caller appends the sampled token. When pages run out, the
- * sequence that was admitted last gives its pages back and waits at the front of the queue, to be computed again
- * (preemption by recompute); nothing is dropped, and the oldest sequence always advances.
+ * A pure data structure over kv.h: no device, no threads, no clock. The life of a sequence: added to the waiting queue,
+ * behind those of its priority; admitted in that order when there is a place and there are pages for all its tokens; in
+ * every step it takes part in, a piece of its uncomputed tokens is scheduled: the one new token of a decoding sequence,
+ * or a piece of a prompt; when the piece reaches its end, the caller appends the next token. When pages run out, the
+ * sequence of the worst priority that was admitted last gives its pages back and waits in front of its equals, to be
+ * computed again (preemption by recompute); nothing is dropped, and the first sequence always advances.
  *
  * A step holds at most `max_tokens` tokens: first one for every decoding sequence, the rest for prompt pieces in
  * order of admission, so a long prompt never freezes the others (Sarathi-Serve, arXiv 2403.02310).
+ *
+ * A step can be planned while the one before it runs: the caller appends a placeholder for the token that is not known
+ * yet, and writes the token into its place before the next sched_commit.
  */
 #ifndef BLADE_SCHEDULER_H
 #define BLADE_SCHEDULER_H
@@ -22,8 +25,11 @@ struct Seq {
     /* set by the caller before sched_add */
     VEC(uint32_t) tokens; /* prompt and generated tokens; only sched_append adds to it later */
     uint64_t salt;        /* of the prefix cache */
+    int priority;         /* lower ones come first */
     int adjustments;      /* logit adjustments that a row of it may need at most */
-    bool all_rows;        /* the logits of every token are wanted, so nothing is taken from the prefix cache */
+    bool all_rows;        /* the logits of every token are wanted */
+    bool no_rows;         /* no logits are wanted */
+    bool no_match;        /* nothing is taken from the prefix cache */
     void *user;
     /* owned by the scheduler */
     SeqState state;
@@ -38,7 +44,7 @@ struct Seq {
 typedef struct Piece {
     Seq *seq;
     int first, count;
-    int rows; /* its last `rows` tokens give logits: 0, 1, or count with all_rows */
+    int rows; /* its last `rows` tokens give logits: 0; 1 at the end of the tokens; count with all_rows */
 } Piece;
 
 typedef struct Batch {
@@ -67,11 +73,14 @@ void sched_add(Scheduler *s, Seq *seq); /* requires sched_fits and at least one 
 /* Takes a sequence out, in any state, and releases its pages. */
 void sched_remove(Scheduler *s, Seq *seq);
 
-/* Chooses the next step and reserves its pages; an empty batch only when there is no sequence. Valid until the next
- * call; sched_remove sets the `seq` of a removed sequence's piece to NULL. */
-const Batch *sched_next(Scheduler *s);
+/* Chooses the next step and reserves its pages; sequences without uncomputed tokens are passed over. At most
+ * prompt_tokens tokens are of prompt pieces while other sequences decode (and never more than max_tokens in all). Valid
+ * until the next call; sched_remove sets the `seq` of a removed sequence's piece to NULL. Calling it again before
+ * sched_commit plans the same step anew, with what has come and gone since; what takes time, matching prefixes and finding
+ * pages, was done by then. */
+const Batch *sched_next(Scheduler *s, int prompt_tokens);
 
-/* Says that the step has run; once a step, before its sampled tokens are appended. */
+/* Says that the step runs: the tokens of its pieces count as computed. Once a step, before tokens are appended. */
 void sched_commit(Scheduler *s);
 
 /* Adds a token to a sequence whose tokens have all been computed. */

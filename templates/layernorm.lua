@@ -25,7 +25,7 @@ return operator "layernorm" {
     { p = { n = 172, eps = 1e-6, out = "f32", bias = true, residual = true }, sizes = { tokens = 2 } },
     { p = { n = 37, eps = 1e-5, out = "f32", bias = true }, sizes = { tokens = 2 } },
     { p = { n = 9, eps = 1e-5, out = "f32" }, sizes = { tokens = 2 } },
-    { p = { n = 160, eps = 1e-5, out = "bf16", gather = true }, sizes = { tokens = 5, outputs = 2 } },
+    { p = { n = 160, eps = 1e-5, out = "bf16", gather = "outputs" }, sizes = { tokens = 5, outputs = 2 } },
     { p = { n = 256, eps = 1e-5, out = "s8", group = 128, bias = true }, sizes = { tokens = 2 } },
     { p = { n = 172, eps = 1e-5, out = "s8", group = 32, bias = true }, sizes = { tokens = 2 } },
     { p = { n = 256, eps = 1e-5, out = "bf16", group = 64, residual = true }, sizes = { tokens = 2 } },

@@ -18,7 +18,8 @@ return operator "rmsnorm" {
   cases = {
     { p = { n = 64, eps = 1e-5, out = "f32" }, sizes = { tokens = 3 } },
     { p = { n = 172, eps = 1e-6, out = "f32", residual = true }, sizes = { tokens = 2 } },
-    { p = { n = 64, eps = 1e-5, out = "f32", gather = true }, sizes = { tokens = 5, outputs = 2 } },
+    { p = { n = 64, eps = 1e-5, out = "f32", gather = "outputs" }, sizes = { tokens = 5, outputs = 2 } },
+    { p = { n = 100, eps = 1e-5, out = "f32", gather = "hiddens" }, sizes = { tokens = 4, hiddens = 3 } },
     { p = { n = 160, eps = 1e-5, out = "bf16" }, sizes = { tokens = 2 } },
     { p = { n = 256, eps = 1e-5, out = "s8", group = 128 }, sizes = { tokens = 2 } },
     { p = { n = 172, eps = 1e-5, out = "s8", group = 32 }, sizes = { tokens = 2 } },

@@ -100,11 +100,22 @@ function Graph:vector(name, n)
   return self.vectors[name]
 end
 
+-- The hidden states of the rows that are asked for: the final norm, once more, as f32.
+local function emit_hidden(self, node, x, w)
+  local plan = self.plan
+  local record = build("rmsnorm", { n = node.n, eps = node.eps, out = "f32", gather = "hiddens" })
+  plan.hidden_stride = row_pitch(round_up(node.n, 16), "f32")
+  plan:launch("step", record, { x, w, plan:input("hidden_rows"), plan:output("hidden") })
+end
+
 local function emit_rmsnorm(self, node, out, group)
   local x, gather = node.inputs[1], nil
-  if x.op == "output_rows" then x, gather = x.inputs[1], true end
+  if x.op == "output_rows" then x, gather = x.inputs[1], "outputs" end
   local args = { self:value(x), self:vector(node.name, node.n) }
-  if gather then args[3] = self.plan:input("output_rows") end
+  if gather then
+    args[3] = self.plan:input("output_rows")
+    emit_hidden(self, node, args[1], args[2])
+  end
   local record = build("rmsnorm", { n = node.n, eps = node.eps, out = out, group = group, gather = gather })
   local ids = fresh_outputs(self, record, #args)
   self.plan:launch("step", record, concat(args, ids))

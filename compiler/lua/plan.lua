@@ -142,7 +142,7 @@ function plan_json(code)
   local plan = current_plan
   for _, step in ipairs(plan.steps) do with_lists(step.launches) end
   return json_encode {
-    format = 1, model = plan.model, page_tokens = page_tokens, prefill_tile = plan.prefill_tile, logits_stride = plan.logits_stride,
+    format = 2, model = plan.model, page_tokens = page_tokens, prefill_tile = plan.prefill_tile, logits_stride = plan.logits_stride, hidden_stride = plan.hidden_stride,
     flops_per_token = plan.flops, flops_per_output = plan.output_flops, weight_bytes_per_step = plan.weight_bytes, peak = plan.peak,
     kernels = kernel_entries(code),
     buffers = buffer_entries(plan), load = with_lists(plan.loads), steps = as_list(plan.steps), sample = with_lists(plan.sample),

@@ -2,9 +2,9 @@
 -- output. Sums are 16 partial sums, then a tree. The padding of a row is zero, so only the second pass must leave it
 -- out.
 return schedule "layernorm" {} (function(k, a, p, s)
-  k:tiles(p.gather and "outputs" or "tokens")
+  k:tiles(norm_rows(p))
   local row = k:block(0)
-  local from = p.gather and k:load(a.output_rows, { row }) or row
+  local from = p.gather and k:load(a[norm_row_list(p)], { row }) or row
   local n, whole = round_up(p.n, 16), p.n // 16 * 16
 
   local sum = k:frag("f32", 1, 16):set(0)

@@ -1,8 +1,8 @@
 -- rmsnorm.lua - one row a block: a pass for the sum of squares (16 partial sums, then a tree), a pass for the output.
 return schedule "rmsnorm" {} (function(k, a, p, s)
-  k:tiles(p.gather and "outputs" or "tokens")
+  k:tiles(norm_rows(p))
   local row = k:block(0)
-  local from = p.gather and k:load(a.output_rows, { row }) or row
+  local from = p.gather and k:load(a[norm_row_list(p)], { row }) or row
   local n = round_up(p.n, 16)
 
   local square = k:frag("f32", 1, 16):set(0)

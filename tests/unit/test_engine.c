@@ -13,8 +13,9 @@
 typedef struct Client {
     SamplingParams params;
     uint32_t prompt[100], out[100];
-    int prompt_len, out_len, rows, stop_at; /* stop_at: the sink stops after so many tokens; 0: never */
+    int starts, prompt_len, out_len, rows, stop_at; /* stop_at: the sink stops after so many tokens; 0: never */
     bool all_rows, finished;
+    EngineHidden hidden;
     FinishReason reason;
     Request *request;
 } Client;
@@ -43,6 +44,26 @@ static void on_row(void *context, int position, const float *logits, float log_s
     assert_true(log_sum_exp == 10);
 }
 
+static void on_hidden(void *context, int position, const float *state)
+{
+    Client *c = context;
+    assert_int_equal(position, c->hidden == HIDDEN_LAST ? c->prompt_len - 1 : c->rows);
+    c->rows++;
+    uint64_t h = HASH_SEED;
+    for (int i = 0; i <= position; i++)
+        h = paged_hash(h, (int32_t)c->prompt[i]);
+    float want[PAGED_HIDDEN];
+    paged_hidden(h, want);
+    assert_memory_equal(state, want, sizeof want);
+}
+
+static void on_start(void *context, int cached_tokens)
+{
+    Client *c = context;
+    assert_true(cached_tokens >= 0 && cached_tokens < c->prompt_len);
+    assert_int_equal(c->starts++, 0);
+}
+
 static void on_finish(void *context, FinishReason reason)
 {
     Client *c = context;
@@ -69,7 +90,8 @@ static void check_result(const Client *c)
     } else {
         assert_int_equal(c->out_len, n);
         assert_int_equal(c->reason, stopped ? FINISH_STOP : FINISH_LENGTH);
-        assert_int_equal(c->rows, c->all_rows ? c->prompt_len : 0);
+        assert_int_equal(c->rows, c->all_rows || c->hidden == HIDDEN_ALL ? c->prompt_len : c->hidden == HIDDEN_LAST);
+        assert_int_equal(c->starts, 1);
     }
     assert_memory_equal(c->out, want, sizeof *want * (size_t)c->out_len);
 }
@@ -88,7 +110,10 @@ static void random_client(Client *c)
     c->params.presence_penalty = rand() % 3 ? 0 : 1;
     c->params.ignore_eos = rand() % 2;
     c->params.logprobs = rand() % 5 - 1;
-    c->all_rows = rand() % 4 == 0;
+    c->hidden = rand() % 4 ? HIDDEN_NONE : 1 + (EngineHidden)(rand() % 2);
+    c->all_rows = !c->hidden && rand() % 4 == 0;
+    if (c->hidden)
+        c->params.max_tokens = c->params.min_tokens = 0;
     c->stop_at = rand() % 4 ? 0 : 1 + rand() % 30;
 }
 
@@ -99,7 +124,10 @@ static Request *add(Engine *e, Client *c, Err *err)
         .prompt_len = c->prompt_len,
         .sampling = &c->params,
         .all_rows = c->all_rows,
-        .sink = {.context = c, .token = on_token, .row = on_row, .finish = on_finish},
+        .hidden = c->hidden,
+        .priority = rand() % 3,
+        .sink = {.context = c, .start = on_start, .token = on_token, .row = on_row, .hidden = on_hidden,
+                 .finish = on_finish},
     };
     return engine_add(e, &r, err);
 }
@@ -121,7 +149,9 @@ static void everyone_gets_his_own(void **state)
     for (int round = 0; round < 40; round++) {
         Model m;
         paged_setup(&m, 1 + rand() % 50, 1 + rand() % 12, 13 + rand() % 20);
-        EngineOptions o = {.prefix_cache = round % 2, .shuffle_pages = (uint64_t)(round % 3)};
+        m.queue = round % 4 > 1;
+        EngineOptions o = {.prefix_cache = round % 2, .shuffle_pages = (uint64_t)(round % 3),
+                           .max_decode_stretch = round % 3 ? 0 : 1.5};
         o.eos = eos;
         o.eos_count = 1;
         Err err = {0};
@@ -193,11 +223,11 @@ static void refusals(void **state)
     assert_string_equal(err.text, "top_p is 2, from 0 to 1 is allowed");
     assert_true(engine_idle(e));
     engine_free(e);
-    void *logits = m.io[IO_TOKENS];
-    m.io[IO_TOKENS] = NULL;
+    void *tokens = m.io[0][IO_TOKENS];
+    m.io[0][IO_TOKENS] = NULL;
     assert_null(engine_new(&m, &(EngineOptions){0}, &err));
     assert_non_null(strstr(err.text, "no buffer \"tokens\""));
-    m.io[IO_TOKENS] = logits;
+    m.io[0][IO_TOKENS] = tokens;
     paged_teardown(&m);
 }
 

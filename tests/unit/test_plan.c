@@ -108,8 +108,8 @@ static void mistakes_are_named(void **state)
     static const struct {
         const char *from, *to, *message;
     } rows[] = {
-        {"\"format\":1", "\"format\":2", "plan: format 2; this program reads format 1"},
-        {"\"format\":1", "\"format\":1,,", "plan"},
+        {"\"format\":2", "\"format\":1", "plan: format 1; this program reads format 2"},
+        {"\"format\":2", "\"format\":2,,", "plan"},
         {"\"vocab\":16", "\"vocab\":0", "plan: model: \"vocab\""},
         {"\"context\":64,", "", "model: \"context\" is missing"},
         {"\"page_tokens\":4", "\"page_tokens\":0", "\"page_tokens\""},

@@ -66,7 +66,7 @@ void toy_plan(Buf *out)
     if (!toy_code(&code, offset, size, &err))
         die("%s", err.text);
     static const char *const grids[OBJECTS] = {"rows", "outputs", "outputs", "rows", "rows"};
-    buf_puts(out, "{\"format\":1,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,"
+    buf_puts(out, "{\"format\":2,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,"
                   "\"vocab\":16,\"context\":64,\"kv_heads\":1,\"head_dim\":1,\"weights\":\"f32\"},\"page_tokens\":4,"
                   "\"prefill_tile\":4,\"logits_stride\":16,\"flops_per_token\":32,\"flops_per_output\":8,"
                   "\"weight_bytes_per_step\":64,"
