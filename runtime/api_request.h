@@ -1,5 +1,5 @@
-/* api_request.h - the bodies of API requests, read and checked: JSON in, a struct whose every number is in range out, or
- * an error that names the field. Nothing behind this door sees unchecked values.
+/* api_request.h - the bodies of API requests, read and checked: JSON in, a struct whose every number is in range out,
+ * or an error that names the field. Nothing behind this door sees unchecked values.
  *
  * Fields of OpenAI's API (https://platform.openai.com/docs/api-reference) and vLLM's extras. A field nobody knows is an
  * error; one that is known and can't be honoured is an error unless its value asks for nothing. null counts as absent.
@@ -21,7 +21,7 @@ typedef struct ApiError {
     Err err;
 } ApiError;
 
-/* Fills in a 400 invalid_request_error; returns false. */
+/* Fills in a 400 invalid_request_error; returns false. Text and param become valid UTF-8 without control characters. */
 bool api_error_set(ApiError *e, const char *param, const char *format, ...) PRINTF(3, 4);
 
 typedef enum ApiKind { API_CHAT, API_COMPLETION, API_EMBEDDING, API_TOKENIZE, API_DETOKENIZE } ApiKind;
@@ -46,9 +46,13 @@ typedef struct ApiPrompt {
 
 typedef struct ApiRequest {
     ApiKind kind;
-    json_t *body;      /* the whole of it, kept for the chat template: messages, tools, chat_template_kwargs, ... */
+    /* The whole of it, ready for chat_render: content in parts has become one string, parts joined by a newline;
+     * arguments of earlier tool calls have become objects; add_generation_prompt has its default, true unless the last
+     * message is continued; reasoning_effort is among chat_template_kwargs; tools are gone with tool_choice "none". */
+    json_t *body;
     const char *model; /* the name to put into the answer */
-    VEC(ApiPrompt) prompts; /* all kinds but chat; detokenize: one with ids */
+    const char *request_id; /* as asked for in the body: 1..64 letters, digits, '-', '_', '.'; or NULL */
+    VEC(ApiPrompt) prompts; /* all kinds but chat and tokenize with messages; detokenize: one with ids, perhaps none */
     RequestParams params;   /* sampling and stop strings; logprobs: -1 none, else that many; max_tokens: as asked, or -1
                                for "what the context has left" */
     bool has_seed;          /* otherwise params.params.seed is random */
@@ -63,16 +67,17 @@ typedef struct ApiRequest {
     uint64_t salt;          /* hash of cache_salt; 0 without */
     /* chat */
     bool tools;             /* tools are offered and tool_choice is not "none" */
+    bool parallel_calls;    /* false: only the first tool call of the answer is wanted */
     bool include_reasoning;
     const char *echo_text;  /* echo together with continue_final_message: the text of the last message; else NULL */
     /* embeddings, tokenize */
-    Pooling pooling;
+    Pooling pooling;        /* POOLING_NONE: the request leaves it to the server */
     bool base64, return_strings;
     int64_t dimensions;     /* 0: all */
 } ApiRequest;
 
-/* Reads a body: JSON of at most 128 levels, no duplicate keys; takes no ownership of `text`. On failure *error is
- * complete and there is nothing to free. */
+/* Reads a body: JSON in UTF-8 of at most 128 levels and 4 million values, no duplicate keys; takes no ownership of
+ * `text`. On failure *error is complete and there is nothing to free. */
 bool api_request_read(ApiKind kind, const char *text, size_t len, const ApiModel *m, ApiRequest *out, ApiError *error);
 void api_request_free(ApiRequest *r);
 
