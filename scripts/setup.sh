@@ -3,18 +3,22 @@
 # Run it as often as you like: it looks first, and does nothing when nothing is missing. As root, or with sudo that asks no
 # password, it installs what is missing; otherwise it prints what is missing and the command that installs it.
 #
-# Usage: scripts/setup.sh [--fuzz]      --fuzz: also clang with libFuzzer, for the `fuzz` preset
+# Usage: scripts/setup.sh [--test] [--fuzz]
+#   --test   also what the end-to-end tests use: python3-venv, curl
+#   --fuzz   also clang with libFuzzer, for the `fuzz` preset
 set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config llvm-19-dev lld-19 liblua5.4-dev libjansson-dev libpcre2-dev
-          libutf8proc-dev libcmocka-dev python3)
+          libutf8proc-dev libcurl4-openssl-dev libcmocka-dev python3)
+test_packages=(python3-venv curl)
 fuzz_packages=(clang-19 libclang-rt-19-dev)
 
 for arg in "$@"; do
     case $arg in
+    --test) packages+=("${test_packages[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "setup.sh: unknown option '$arg' (known: --fuzz)" >&2; exit 2 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "setup.sh: unknown option '$arg' (known: --test, --fuzz)" >&2; exit 2 ;;
     esac
 done
 

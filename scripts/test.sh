@@ -73,8 +73,25 @@ run_tests() {
     passed=$((passed + ok)) skipped=$((skipped + skip)) failed=$((failed + all - ok - skip))
 }
 
+# The tests that use other people's clients run in this Python. Where PyPI can't be reached they are skipped.
+python_packages() {
+    local wanted=tests/e2e/requirements.txt venv=build/venv
+    if cmp -s "$wanted" "$venv/requirements.txt"; then
+        return
+    fi
+    echo "== Python packages of $wanted"
+    rm -rf "$venv"
+    if python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"; then
+        cp "$wanted" "$venv"
+    else
+        echo "test.sh: they could not be installed; the tests that need them will be skipped"
+        rm -rf "$venv"
+    fi
+}
+
 wrapper=()
-scripts/setup.sh
+scripts/setup.sh --test
+python_packages
 run_tests release
 if [ -z "$quick" ]; then
     export UBSAN_OPTIONS=print_stacktrace=1

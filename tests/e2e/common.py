@@ -21,6 +21,7 @@ BLADEGEN = BUILD / "bin" / "bladegen"
 GENERATOR = BUILD / "lib" / "libbladegen.so"
 CACHE = BUILD / "e2e-cache"
 GOLDEN = ROOT / "tests" / "golden" / "models"
+VENV = ROOT / "build" / "venv"
 TINYSTORIES = ROOT.parent / "shared" / "models" / "tinystories-260k"
 
 
@@ -92,6 +93,17 @@ def main():
         print("skipped: not there:", ", ".join(missing) or GOLDEN)
         sys.exit(77)
     unittest.main(verbosity=2)
+
+
+def in_venv():
+    """Goes on in the Python that scripts/test.sh makes from requirements.txt, where the packages named there are."""
+    if pathlib.Path(sys.prefix).resolve() == VENV.resolve():
+        return
+    python = VENV / "bin" / "python"
+    if not (VENV / "requirements.txt").exists():
+        print(f"skipped: {VENV} is not there: scripts/test.sh makes it, from tests/e2e/requirements.txt")
+        sys.exit(77)
+    os.execv(python, [str(python), *sys.argv])
 
 
 class Case(unittest.TestCase):
