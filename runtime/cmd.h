@@ -20,6 +20,8 @@ int cmd_perplexity(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_load(int argc, char **argv);
 
 typedef struct RunOptions {
     const char *weights, *pack, *cache; /* NULL: not said */
@@ -95,6 +97,8 @@ bool session_begin(Session *s, const char *model_dir, Err *err);
 /* Then loads model and engine, with progress on a terminal and warnings on standard error. Whether they work or not,
  * session_close cleans up. */
 bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err);
+/* The same with options of the engine's that no command line says. */
+bool session_open_engine(Session *s, const char *model_dir, const RunOptions *o, EngineOptions *e, Err *err);
 void session_close(Session *s); /* all zero is allowed */
 
 /* Steps the engine until no request is left. */

@@ -131,21 +131,26 @@ static bool force_bucket(Session *s, int64_t bucket, int64_t *tokens, Err *err)
     return true;
 }
 
-bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err)
+bool session_open_engine(Session *s, const char *model_dir, const RunOptions *o, EngineOptions *e, Err *err)
 {
     int64_t tokens = o->max_num_batched_tokens;
     s->model = cmd_load_model(run_options_apply(o, model_dir), err);
     if (!s->model || !force_bucket(s, o->bucket, &tokens, err))
         return false;
-    s->engine = engine_new(s->model, &(EngineOptions){
-        .max_num_seqs = (int)o->max_num_seqs,
-        .max_num_batched_tokens = (int)tokens,
-        .prefix_cache = !o->no_prefix_cache,
-        .shuffle_pages = (uint64_t)o->shuffle_pages,
-        .eos = s->generation.eos.at,
-        .eos_count = (int)s->generation.eos.len,
-    }, err);
+    e->max_num_seqs = (int)o->max_num_seqs;
+    e->max_num_batched_tokens = (int)tokens;
+    e->prefix_cache = !o->no_prefix_cache;
+    e->shuffle_pages = (uint64_t)o->shuffle_pages;
+    e->eos = s->generation.eos.at;
+    e->eos_count = (int)s->generation.eos.len;
+    s->engine = engine_new(s->model, e, err);
     return s->engine != NULL;
+}
+
+bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err)
+{
+    EngineOptions options = {0};
+    return session_open_engine(s, model_dir, o, &options, err);
 }
 
 void session_close(Session *s)
