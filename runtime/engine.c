@@ -93,6 +93,11 @@ const ModelLimits *engine_limits(const Engine *e)
     return e->limits;
 }
 
+int64_t engine_vocab(const Engine *e)
+{
+    return e->plan->vocab;
+}
+
 int engine_hidden_size(const Engine *e)
 {
     return e->out.hidden ? (int)e->plan->hidden : 0;
