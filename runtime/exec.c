@@ -110,6 +110,7 @@ void exec_free(Exec *e)
 {
     if (!e)
         return;
+    exec_wait(e);
     for (int k = 0; k < BUFFER_KINDS; k++)
         free_region(e, &e->regions[k]);
     for (size_t i = 0; i < e->owned.len; i++)

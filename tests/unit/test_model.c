@@ -63,10 +63,10 @@ static void step(Model *m, const int32_t *tokens, int n, int adjustments)
         fail_msg("%s", err.text);
 }
 
-static void steps_give_logits_and_samples(void **state)
+static void steps_give_logits_and_samples(bool queue)
 {
-    (void)state;
     ModelOptions o = options();
+    o.queue = queue;
     Model *m = load(&o);
     static const int32_t tokens[5] = {3, 15, 0, 7, 7};
     const float *logits = model_io(m, IO_LOGITS);
@@ -85,6 +85,45 @@ static void steps_give_logits_and_samples(void **state)
     assert_null(model_warning(m));
     assert_int_equal(model_threads(m), 2);
     model_free(m);
+}
+
+static void steps_run_at_once(void **state)
+{
+    (void)state;
+    steps_give_logits_and_samples(false);
+}
+
+static void steps_run_on_the_devices_thread(void **state)
+{
+    (void)state;
+    steps_give_logits_and_samples(true);
+}
+
+/* Both sets of inputs in turn, one written while the other may run; the page is zeroed behind the step before. */
+static void sets_of_inputs(void **state)
+{
+    (void)state;
+    ModelOptions o = options();
+    o.queue = true;
+    Model *m = load(&o);
+    Err err = {0};
+    for (int i = 0; i < 2000; i++) {
+        int set = i % 2;
+        model_zero_page(m, 0);
+        int32_t *tokens = model_input(m, set, IO_TOKENS), *slots = model_input(m, set, IO_KV_SLOT);
+        for (int k = 0; k < 3; k++) {
+            tokens[k] = (i + 5 * k) % 15;
+            slots[k] = k;
+            ((int32_t *)model_input(m, set, IO_OUTPUT_ROWS))[k] = k;
+            ((int32_t *)model_input(m, set, IO_ADJUST_START))[k + 1] = 0;
+        }
+        model_wait(m);
+        for (int k = 0; i && k < 3; k++)
+            assert_int_equal(((int32_t *)model_io(m, IO_SAMPLED))[k], (i - 1 + 5 * k) % 15 + 1);
+        if (!model_start(m, set, &(ModelStep){.tokens = 3, .seqs = 1, .outputs = 3, .decode_tiles = 3}, &err))
+            fail_msg("%s", err.text);
+    }
+    model_free(m); /* while a step runs */
 }
 
 static void adjustments_change_the_sample(void **state)
@@ -281,7 +320,9 @@ static void tensors_must_be_what_the_pack_expects(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(steps_give_logits_and_samples),
+        TEST(steps_run_at_once),
+        TEST(steps_run_on_the_devices_thread),
+        TEST(sets_of_inputs),
         TEST(adjustments_change_the_sample),
         TEST(pages_are_zeroed),
         TEST(random_weights_need_no_checkpoint),
