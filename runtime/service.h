@@ -21,7 +21,8 @@ typedef struct Service Service;
 
 typedef struct ServiceOptions {
     /* Called on the engine thread: load the model and make the engine; free both. *options comes with the service's own
-     * `arrivals` and its context; all else in it is for `open` to fill in before engine_new. */
+     * `arrivals` and its context; all else in it is for `open` to fill in before engine_new. When `open` fails, `close`
+     * is not called. */
     bool (*open)(void *context, EngineOptions *options, Engine **engine, Err *err);
     void (*close)(void *context);
     void *context;
