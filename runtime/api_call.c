@@ -531,9 +531,10 @@ static void truncate_ids(const ApiCall *c, TokenIds *ids)
 
 ApiPrompted *call_add_prompt(ApiCall *c, TokenIds *ids)
 {
+    int number = (int)c->prompts.len;
     truncate_ids(c, ids);
-    vec_push(&c->prompts, (ApiPrompted){.call = c, .number = (int)c->prompts.len});
-    ApiPrompted *p = &c->prompts.at[c->prompts.len - 1];
+    vec_push(&c->prompts, (ApiPrompted){.call = c, .number = number});
+    ApiPrompted *p = &c->prompts.at[number];
     p->ids.at = ids->at;
     p->ids.len = ids->len;
     p->ids.cap = ids->cap;

@@ -45,7 +45,7 @@ static void put_rest(const ApiChoice *c, const TokenLists *prompt, bool last, Bu
     static const char *const names[] = {"stop", "length", "abort", "abort", "error"};
     const ApiCall *call = c->prompt->call;
     buf_puts(out, ",\"logprobs\":");
-    if (wants_logprobs(call))
+    if (wants_logprobs(call) && (c->lists.tokens.len || !call->request.stream))
         token_lists_put(prompt, &c->lists, out);
     else
         buf_puts(out, "null");
