@@ -281,11 +281,11 @@ static float addend(const Sampler *s, const Entry *e)
     return e->bias - (float)(s->p.frequency_penalty * e->generated + presence);
 }
 
-/* What is added to allowed tokens besides, so that nothing else comes. With it the best of them is far above all others:
- * the kernel drops weights below 2^-36, that is logits 25 temperatures below the best one. With T the temperature and R
- * the repetition penalty, neither below 1, logits up to 243 in size spread over 243 (1 + R) + 25 T < 512 T R at most. So
- * only allowed tokens are adjusted, not the vocabulary; rounding at 512 is 2^-15. *obey: some allowed tokens are not
- * forbidden. */
+/* What is added to allowed tokens besides, so that nothing else comes: it takes the best of them far above all others,
+ * and the kernel drops weights below 2^-36, that is logits 25 temperatures below the best one. With T the temperature
+ * and R the repetition penalty, neither below 1, logits up to 243 in size need 243 (1 + R) + 25 T < 512 T R. So only
+ * allowed tokens are adjusted, not the vocabulary, and rounded to 2^-14 at most while T R = 1. *obey: some allowed
+ * tokens are not forbidden. */
 static float lift(const Sampler *s, bool *obey)
 {
     float best = -INFINITY, best_free = -INFINITY;

@@ -83,12 +83,21 @@ static void wrong_defaults(void **state)
     }
 }
 
+static Tokenizer *tokenizer;
+
+/* a b c, a blank, " a" and "ab" as tokens: " ab" is " a", "b" and " b" is " ", "b". */
+static const char tokenizer_json[] =
+    "{\"model\":{\"type\":\"BPE\",\"merges\":[\"\u0120 a\",\"a b\"],"
+    "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"\u0120\":3,\"\u0120a\":4,\"ab\":5}},"
+    "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
+    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}}";
+
 static bool read_request(const char *text, RequestParams *p, Err *err)
 {
     json_t *o = json_parse(text, strlen(text), "request", err);
     if (!o)
         fail_msg("%s", err->text);
-    bool ok = request_params_read(o, NULL, p, err);
+    bool ok = request_params_read(o, tokenizer, p, err);
     json_decref(o);
     return ok;
 }
@@ -121,6 +130,41 @@ static void requests(void **state)
     request_params_free(&base);
 }
 
+/* A word alone, and behind a blank only where that gives as many tokens (vLLM's rule). */
+static void bad_words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words;
+        uint32_t tokens[8];
+        size_t n;
+    } rows[] = {
+        {"[\"a\"]", {1, 0, 1, 4}, 4},
+        {"[\"  a\"]", {1, 0, 1, 4}, 4},
+        {"[\"ab\"]", {1, 5}, 2},
+        {"[\"b\", \"ca\"]", {1, 1, 2, 2, 0}, 5},
+        {"[\"a a\"]", {2, 0, 4, 2, 4, 4}, 6},
+        {"[]", {0}, 0},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[100];
+        RequestParams p = {.params = sampling_defaults()};
+        Err err = {0};
+        snprintf(text, sizeof text, "{\"bad_words\": %s, \"allowed_token_ids\": [1, 5]}", rows[i].words);
+        if (!read_request(text, &p, &err))
+            fail_msg("%s: %s", text, err.text);
+        assert_int_equal(p.params.bad_words.len, rows[i].n);
+        for (size_t k = 0; k < rows[i].n; k++)
+            assert_int_equal(p.params.bad_words.at[k], rows[i].tokens[k]);
+        assert_true(p.params.allowed_tokens.len == 2 && p.params.allowed_tokens.at[1] == 5);
+        assert_true(sampling_check(&p.params, 6, &err));
+        RequestParams copy = request_params_copy(&p);
+        assert_int_equal(copy.params.bad_words.len, rows[i].n);
+        request_params_free(&copy);
+        request_params_free(&p);
+    }
+}
+
 static void wrong_requests(void **state)
 {
     (void)state;
@@ -137,6 +181,15 @@ static void wrong_requests(void **state)
         {"{\"logit_bias\": {\"x\": 1}}", "\"logit_bias\""},
         {"{\"logit_bias\": {\"-1\": 1}}", "\"logit_bias\""},
         {"{\"logit_bias\": {\"1\": true}}", "\"logit_bias\""},
+        {"{\"logit_bias\": {\"1\": 100.5}}", "\"logit_bias\""},
+        {"{\"logit_bias\": {\"01\": 1}}", "\"logit_bias\""},
+        {"{\"logit_bias\": {\"99999999999999999999\": 1}}", "\"logit_bias\""},
+        {"{\"allowed_token_ids\": []}", "\"allowed_token_ids\""},
+        {"{\"allowed_token_ids\": [1e30]}", "\"allowed_token_ids\""},
+        {"{\"allowed_token_ids\": {}}", "\"allowed_token_ids\""},
+        {"{\"bad_words\": \"a\"}", "\"bad_words\""},
+        {"{\"bad_words\": [5]}", "\"bad_words\""},
+        {"{\"bad_words\": [\" \"]}", "\"bad_words\""},
         {"{\"ignore_eos\": 1}", "\"ignore_eos\""},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -153,7 +206,9 @@ static void wrong_requests(void **state)
 static int setup(void **state)
 {
     (void)state;
-    return mkdtemp(dir) ? 0 : -1;
+    Err err;
+    tokenizer = tok_parse(tokenizer_json, sizeof tokenizer_json - 1, NULL, 0, &err);
+    return tokenizer && mkdtemp(dir) ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -165,6 +220,7 @@ static int teardown(void **state)
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         unlink(path);
     }
+    tok_free(tokenizer);
     return rmdir(dir);
 }
 
@@ -174,6 +230,7 @@ int main(void)
         cmocka_unit_test(defaults),
         cmocka_unit_test(wrong_defaults),
         cmocka_unit_test(requests),
+        cmocka_unit_test(bad_words),
         cmocka_unit_test(wrong_requests),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

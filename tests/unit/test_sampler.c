@@ -126,6 +126,163 @@ static void penalties(void **state)
     }
 }
 
+/* A row of logits in -240..240, as the sampling kernel adjusts it. */
+static void adjusted_row(const Sampler *s, int64_t tokens, float x[VOCAB])
+{
+    float r[VOCAB], a[VOCAB];
+    dense(s, tokens, r, a);
+    for (int t = 0; t < VOCAB; t++) {
+        x[t] = (float)(rand() % 48001 - 24000) / 100;
+        x[t] = (x[t] > 0 ? x[t] / r[t] : x[t] * r[t]) + a[t];
+    }
+}
+
+/* Whatever else is asked for, the best allowed token stands 25 temperatures above every other one, and allowed tokens
+ * keep their distances. */
+static void allowed_tokens(void **state)
+{
+    (void)state;
+    static const double temperatures[] = {0, 0.7, 1, 5, 100}, penalties_of[] = {1, 1.3, 100, 0.01};
+    srand(5);
+    for (int round = 0; round < 400; round++) {
+        SamplingParams p = sampling_defaults(), plain;
+        p.temperature = temperatures[round % 5];
+        p.repetition_penalty = penalties_of[rand() % 4];
+        p.frequency_penalty = rand() % 2 ? 2 : 0;
+        p.min_tokens = rand() % 3 ? 0 : 5;
+        p.max_tokens = 100;
+        vec_push(&p.logit_bias, (LogitBias){(uint32_t)(rand() % VOCAB), 100});
+        bool allowed[VOCAB] = {false};
+        for (int i = rand() % 5; i >= 0; i--) {
+            vec_push(&p.allowed_tokens, (uint32_t)(rand() % VOCAB));
+            allowed[p.allowed_tokens.at[p.allowed_tokens.len - 1]] = true;
+        }
+        uint32_t prompt[] = {1, 2, 3}, eos[] = {2};
+        plain = sampling_copy(&p);
+        plain.allowed_tokens.len = 0;
+        Sampler *s = sampler_new(&p, prompt, 3, eos, 1), *free_one = sampler_new(&plain, prompt, 3, eos, 1);
+        for (int step = 0; step < 60; step++) {
+            float r[VOCAB], a[VOCAB], fr[VOCAB], fa[VOCAB], x[VOCAB], best = -INFINITY, moved = NAN;
+            dense(s, 3 + step, r, a);
+            dense(free_one, 3 + step, fr, fa);
+            adjusted_row(s, 3 + step, x);
+            uint32_t token = p.allowed_tokens.at[0];
+            for (uint32_t t = 0; t < VOCAB; t++)
+                if (allowed[t] && x[t] > best)
+                    best = x[token = t];
+            for (int t = 0; t < VOCAB; t++) {
+                if (!allowed[t]) {
+                    assert_true(x[t] < best - 25 * (float)p.temperature);
+                } else if (a[t] > -INFINITY && fa[t] > -INFINITY) {
+                    assert_true(r[t] == fr[t]);
+                    assert_true(isnan(moved) || fabsf(a[t] - fa[t] - moved) <= 0x1p-8f);
+                    moved = a[t] - fa[t];
+                }
+            }
+            sampler_accept(s, token);
+            sampler_accept(free_one, token);
+        }
+        sampler_free(s);
+        sampler_free(free_one);
+        sampling_free(&p);
+        sampling_free(&plain);
+    }
+}
+
+/* An end-of-sequence token that min_tokens forbids, as the only allowed one: it comes all the same. */
+static void allowed_and_forbidden(void **state)
+{
+    (void)state;
+    SamplingParams p = sampling_defaults();
+    uint32_t eos[] = {2};
+    float x[VOCAB];
+    p.min_tokens = 3;
+    vec_push(&p.allowed_tokens, 2);
+    Sampler *s = sampler_new(&p, NULL, 0, eos, 1);
+    adjusted_row(s, 0, x);
+    for (int t = 0; t < VOCAB; t++)
+        assert_true(t == 2 ? x[t] > 241 : x[t] <= 240);
+    sampler_free(s);
+    vec_push(&p.allowed_tokens, 5); /* now there is another one */
+    s = sampler_new(&p, NULL, 0, eos, 1);
+    adjusted_row(s, 0, x);
+    assert_true(x[2] == -INFINITY && x[5] > 241);
+    sampler_free(s);
+    sampling_free(&p);
+}
+
+/* Against a direct comparison of the output's end with every word. */
+static void bad_words(void **state)
+{
+    (void)state;
+    srand(6);
+    for (int round = 0; round < 300; round++) {
+        enum { WORDS = 6, LONGEST = 4, LETTERS = 3 };
+        SamplingParams p = sampling_defaults();
+        uint32_t words[WORDS][LONGEST], out[80];
+        int lengths[WORDS];
+        for (int w = 0; w < WORDS; w++) {
+            lengths[w] = 1 + rand() % LONGEST;
+            vec_push(&p.bad_words, (uint32_t)lengths[w]);
+            for (int i = 0; i < lengths[w]; i++)
+                vec_push(&p.bad_words, words[w][i] = (uint32_t)(rand() % LETTERS));
+        }
+        Err err = {0};
+        assert_true(sampling_check(&p, LETTERS, &err));
+        Sampler *s = sampler_new(&p, (uint32_t[]){0, 1, 2}, 3, NULL, 0);
+        for (int step = 0; step < 80; step++) {
+            float r[VOCAB], a[VOCAB];
+            dense(s, 3 + step, r, a);
+            for (uint32_t t = 0; t < VOCAB; t++) {
+                bool bad = false;
+                out[step] = t;
+                for (int w = 0; w < WORDS; w++)
+                    bad = bad || (lengths[w] <= step + 1 &&
+                                  !memcmp(out + step + 1 - lengths[w], words[w], sizeof **words * (size_t)lengths[w]));
+                assert_true(a[t] == (bad ? -INFINITY : 0));
+            }
+            out[step] = (uint32_t)(rand() % LETTERS);
+            sampler_accept(s, out[step]);
+        }
+        sampler_free(s);
+        sampling_free(&p);
+    }
+}
+
+static void wrong_lists(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t bad_words[4];
+        size_t n;
+        bool ok;
+    } rows[] = {
+        {{1, 9}, 2, true}, {{2, 9, 9}, 3, true}, {{1, 9, 1, 8}, 4, true}, {{1, 10}, 2, false}, {{0}, 1, false},
+        {{2, 9}, 2, false}, {{1, 9, 1}, 3, false}, {{UINT32_MAX, 1}, 2, false}, {{1}, 1, false},
+    };
+    Err err = {0};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        SamplingParams p = sampling_defaults();
+        for (size_t k = 0; k < rows[i].n; k++)
+            vec_push(&p.bad_words, rows[i].bad_words[k]);
+        assert_int_equal(sampling_check(&p, 10, &err), rows[i].ok);
+        sampling_free(&p);
+    }
+    SamplingParams p = sampling_defaults();
+    vec_push(&p.allowed_tokens, 10);
+    assert_false(sampling_check(&p, 10, &err));
+    assert_string_equal(err.text, "allowed_token_ids: there is no token 10");
+    p.allowed_tokens.at[0] = 9;
+    assert_true(sampling_check(&p, 10, &err));
+    SamplingParams copy = sampling_copy(&p);
+    assert_true(copy.allowed_tokens.at != p.allowed_tokens.at && copy.allowed_tokens.at[0] == 9);
+    sampling_free(&copy);
+    for (int i = 0; i < 10; i++)
+        vec_push(&p.allowed_tokens, 0);
+    assert_false(sampling_check(&p, 10, &err));
+    sampling_free(&p);
+}
+
 static void stops(void **state)
 {
     (void)state;
@@ -198,6 +355,10 @@ int main(void)
         cmocka_unit_test(ranges),
         cmocka_unit_test(parameter_row),
         cmocka_unit_test(penalties),
+        cmocka_unit_test(allowed_tokens),
+        cmocka_unit_test(allowed_and_forbidden),
+        cmocka_unit_test(bad_words),
+        cmocka_unit_test(wrong_lists),
         cmocka_unit_test(stops),
         cmocka_unit_test(draws_are_uniform),
         cmocka_unit_test(top_logprobs),
