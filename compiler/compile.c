@@ -1,8 +1,6 @@
 /* compile.c - the whole way from a checkpoint to a pack: plan (which traces kernels), compile them all, write. */
-#include "bladegen.h"
-#include "checkpoint.h"
+#include "compile.h"
 #include "cpu.h"
-#include "generator.h"
 #include "pack.h"
 #include "signature.h"
 #include "tuned.h"
@@ -13,16 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct Object {
-    Buf code;
-    int64_t scratch;
-} Object;
-
 typedef struct Work { /* shared by the compile threads */
     const Generator *g;
     const Target *target;
     const BladegenRequest *request;
-    Object *object;
+    const size_t *which;
+    CompiledKernel *object;
     size_t count;
     pthread_mutex_t lock;
     size_t next, done;
@@ -33,8 +27,8 @@ static bool take(Work *w, size_t *i)
 {
     pthread_mutex_lock(&w->lock);
     bool more = w->next < w->count && !w->err.text[0];
-    *i = w->next;
-    w->next += more;
+    if (more)
+        *i = w->which[w->next++];
     pthread_mutex_unlock(&w->lock);
     return more;
 }
@@ -55,13 +49,14 @@ static void *compile_worker(void *context)
     Work *w = context;
     for (size_t i; take(w, &i);) {
         Err err = {0};
-        llvm_compile(gen_kernel(w->g, i), w->target, EMIT_OBJECT, &w->object[i].code, &w->object[i].scratch, &err);
+        CompiledKernel *o = &w->object[i];
+        llvm_compile(gen_kernel(w->g, i), w->target, EMIT_OBJECT, &o->code, &o->scratch, &err);
         finished(w, i, &err);
     }
     return NULL;
 }
 
-static bool compile_all(Work *w, Err *err)
+static bool run_work(Work *w, Err *err)
 {
     int threads = w->request->threads > 0 ? w->request->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     pthread_t id[64];
@@ -75,16 +70,38 @@ static bool compile_all(Work *w, Err *err)
     return !w->err.text[0] || err_set(err, "%s", w->err.text);
 }
 
-/* Objects one after the other, each at a multiple of 64; the list for plan_json beside them. */
-static json_t *lay_out(const Work *w, Buf *code)
+bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
+                     CompiledKernel *objects, Err *err)
+{
+    VEC(size_t) missing = {0};
+    bool *wanted = xcalloc(gen_kernel_count(g), sizeof *wanted);
+    for (size_t i = 0; i < count; i++) {
+        if (!wanted[which[i]] && !objects[which[i]].code.len)
+            vec_push(&missing, which[i]);
+        wanted[which[i]] = true;
+    }
+    Work w = {.g = g, .target = t, .request = r, .which = missing.at, .object = objects, .count = missing.len,
+              .lock = PTHREAD_MUTEX_INITIALIZER};
+    bool ok = run_work(&w, err);
+    free(wanted);
+    vec_free(&missing);
+    return ok;
+}
+
+json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_t count, Buf *code)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < w->count; i++) {
+    for (size_t i = 0; i < count; i++) {
+        const CompiledKernel *o = &objects[which[i]];
+        while (json_array_size(list) <= which[i])
+            json_array_append_new(list, json_null());
+        if (!json_is_null(json_array_get(list, which[i])))
+            continue;
         while (code->len % 64)
             buf_putc(code, 0);
-        json_array_append_new(list, json_pack("{s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
-                                              (json_int_t)w->object[i].code.len, "scratch", (json_int_t)w->object[i].scratch));
-        buf_put(code, w->object[i].code.data, w->object[i].code.len);
+        json_array_set_new(list, which[i], json_pack("{s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
+                                                     (json_int_t)o->code.len, "scratch", (json_int_t)o->scratch));
+        buf_put(code, o->code.data, o->code.len);
     }
     return list;
 }
@@ -104,8 +121,7 @@ static json_t *describe_tensor(const Tensor *t)
     return tensor;
 }
 
-/* What the model's Lua description may know: configuration, weight format asked for, and every tensor. */
-static json_t *describe(const Checkpoint *c, const BladegenRequest *r)
+json_t *compile_facts(const Checkpoint *c, const BladegenRequest *r)
 {
     json_t *tensors = json_object();
     for (size_t i = 0; i < ckpt_count(c); i++)
@@ -114,12 +130,18 @@ static json_t *describe(const Checkpoint *c, const BladegenRequest *r)
                      ckpt_count(c) == 0);
 }
 
-static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const BladegenRequest *r, uint64_t signature, Err *err)
+typedef struct Kernels { /* all that a generator has traced, compiled */
+    size_t count, *all;
+    CompiledKernel *object;
+} Kernels;
+
+static bool write_pack(Generator *g, const Target *t, const Kernels *k, const Checkpoint *c, const BladegenRequest *r,
+                       uint64_t signature, Err *err)
 {
     Buf code = {0}, plan = {0};
-    json_t *list = lay_out(w, &code);
+    json_t *list = compile_layout(k->object, k->all, k->count, &code);
     PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = signature, .numerics = 1};
-    snprintf(h.target, sizeof h.target, "%s", w->target->name);
+    snprintf(h.target, sizeof h.target, "%s", t->name);
     snprintf(h.weights, sizeof h.weights, "%s", r->weights);
     bool ok = gen_plan_json(g, list, &plan, err) &&
               pack_write(r->output, &h, plan.data, plan.len, code.data ? code.data : "", code.len, err);
@@ -133,17 +155,21 @@ static bool write_pack(Generator *g, Work *w, const Checkpoint *c, const Bladege
 static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
                        Err *err)
 {
-    json_t *facts = describe(c, r);
+    json_t *facts = compile_facts(c, r);
     bool ok = gen_plan(g, facts, err);
     json_decref(facts);
     if (!ok)
         return false;
-    Work w = {.g = g, .target = t, .request = r, .count = gen_kernel_count(g), .lock = PTHREAD_MUTEX_INITIALIZER};
-    w.object = xcalloc(w.count, sizeof *w.object);
-    ok = compile_all(&w, err) && write_pack(g, &w, c, r, signature, err);
-    for (size_t i = 0; i < w.count; i++)
-        buf_free(&w.object[i].code);
-    free(w.object);
+    Kernels k = {.count = gen_kernel_count(g)};
+    k.object = xcalloc(k.count, sizeof *k.object);
+    k.all = xcalloc(k.count, sizeof *k.all);
+    for (size_t i = 0; i < k.count; i++)
+        k.all[i] = i;
+    ok = compile_kernels(g, t, r, k.all, k.count, k.object, err) && write_pack(g, t, &k, c, r, signature, err);
+    for (size_t i = 0; i < k.count; i++)
+        buf_free(&k.object[i].code);
+    free(k.object);
+    free(k.all);
     return ok;
 }
 
@@ -177,12 +203,17 @@ static bool ends_with(const char *s, const char *tail)
     return n >= m && !strcmp(s + n - m, tail);
 }
 
+Checkpoint *compile_checkpoint(const BladegenRequest *r, Err *err)
+{
+    return ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
+}
+
 static bool generate(const BladegenRequest *r, Err *err)
 {
     const Target *t = target_find(r->target, err);
     if (!t)
         return false;
-    Checkpoint *c = ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
+    Checkpoint *c = compile_checkpoint(r, err);
     uint64_t signature = bladegen_signature(r->source);
     Generator *g = c ? gen_open(r->source, t, err) : NULL;
     bool ok = g && build_tuned(g, t, c, r, signature, err);
@@ -208,6 +239,13 @@ int bladegen_build(const BladegenRequest *request, char *err, size_t err_size)
     bool ok = generate(&r, &e);
     snprintf(err, err_size, "%s", e.text);
     return ok ? 0 : 1;
+}
+
+unsigned long long bladegen_generator(const char *source)
+{
+    char library[4096], own[4096];
+    own_places(library, own, sizeof own);
+    return generator_signature(source ? source : own, library);
 }
 
 unsigned long long bladegen_signature(const char *source)

@@ -40,11 +40,14 @@ const Kernel *gen_show(Generator *g, const char *op, const char *const *set, int
 /* Traces `op` by a schedule given as text instead of the one in schedules/; the text may be anything. */
 const Kernel *gen_try_schedule(Generator *g, const char *op, const char *text, size_t len, Err *err);
 
-/* Runs a test case: fills inputs, the kernel's outputs are compared with the reference. See verify.c. */
+/* How Lua's tests run a kernel (verify.c); from now on they may, and Lua may take its time. */
+typedef bool (*RunKernel)(void *context, const Kernel *k, void **buffers, const int64_t *sizes, Err *err);
+void gen_set_run(Generator *g, RunKernel run, void *context);
+
+/* Runs test cases: fills inputs, the kernels' outputs are compared with the reference. */
 typedef struct CheckResult {
     int passed, failed;
 } CheckResult;
-typedef bool (*RunKernel)(void *context, const Kernel *k, void **buffers, const int64_t *sizes, Err *err);
 bool gen_check(Generator *g, const char *op, bool quick, RunKernel run, void *context, CheckResult *result, Err *err);
 
 #endif

@@ -4,6 +4,7 @@
  * since luaL_error jumps. Values carry their kernel; a number meets a value as a constant of the value's element
  * type. */
 #include "generator.h"
+#include "../autotune/cost.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -73,6 +74,7 @@ static int fail(lua_State *L, const char *text)
 
 #include "builders.inc"
 #include "tensor.inc"
+#include "tuning.inc"
 
 /* ---- registration ------------------------------------------------------------------------------------------------ */
 
@@ -86,7 +88,8 @@ static const luaL_Reg kernel_methods[] = {
 static const luaL_Reg value_methods[] = {
     {"slice", l_slice}, {"join", l_join}, {"transpose", l_transpose}, {"reduce", l_reduce}, {"set", l_set}, {NULL, NULL}};
 
-static const luaL_Reg module[] = {{"kernel", l_kernel}, {"tensor", l_tensor}, {"run", l_run}, {NULL, NULL}};
+static const luaL_Reg module[] = {{"kernel", l_kernel}, {"tensor", l_tensor}, {"run", l_run},
+                                  {"bytes", l_bytes}, {"cost", l_cost}, {NULL, NULL}};
 
 static void register_op(lua_State *L, const char *name, Op op, lua_CFunction fn)
 {
@@ -417,11 +420,16 @@ const Kernel *gen_try_schedule(Generator *g, const char *op, const char *text, s
     return gen_show(g, op, NULL, 0, NULL, err);
 }
 
-bool gen_check(Generator *g, const char *op, bool quick, RunKernel run, void *context, CheckResult *result, Err *err)
+void gen_set_run(Generator *g, RunKernel run, void *context)
 {
     g->run = run;
     g->run_context = context;
     lua_sethook(g->L, NULL, 0, 0); /* references may take their time */
+}
+
+bool gen_check(Generator *g, const char *op, bool quick, RunKernel run, void *context, CheckResult *result, Err *err)
+{
+    gen_set_run(g, run, context);
     lua_getglobal(g->L, "check_operators");
     if (op)
         lua_pushstring(g->L, op);

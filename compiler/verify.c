@@ -30,6 +30,22 @@ int64_t kernel_blocks(const Kernel *k, const int64_t *sizes)
     return n;
 }
 
+bool verify_object(const Kernel *k, const void *object, size_t size, int64_t scratch_bytes, void **buffers,
+                   const int64_t *sizes, Err *err)
+{
+    ObjectSource source = {k->name, object, size, "kernel"};
+    ObjectCode code;
+    void *entry = NULL;
+    if (!object_load(&source, 1, &entry, &code, err))
+        return false;
+    void *scratch = aligned_alloc(64, (size_t)(scratch_bytes + 127) / 64 * 64);
+    memset(scratch, 0x7f, (size_t)(scratch_bytes + 127) / 64 * 64); /* whoever reads before writing sees 3e38 */
+    ((HostKernel *)(uintptr_t)entry)((void *const *)buffers, sizes, 0, kernel_blocks(k, sizes), scratch);
+    free(scratch);
+    object_unload(&code);
+    return true;
+}
+
 bool verify_run(void *context, const Kernel *k, void **buffers, const int64_t *sizes, Err *err)
 {
     const Target *t = context;
@@ -37,19 +53,8 @@ bool verify_run(void *context, const Kernel *k, void **buffers, const int64_t *s
     int64_t scratch_bytes = 0;
     if (!target_runs_here(t))
         return err_set(err, "this CPU does not run code for %s", t->name);
-    if (!llvm_compile(k, t, EMIT_OBJECT, &object, &scratch_bytes, err))
-        return false;
-    ObjectSource source = {k->name, (const uint8_t *)object.data, object.len, "kernel"};
-    ObjectCode code;
-    void *entry = NULL;
-    bool ok = object_load(&source, 1, &entry, &code, err);
-    if (ok) {
-        void *scratch = aligned_alloc(64, (size_t)(scratch_bytes + 127) / 64 * 64);
-        memset(scratch, 0x7f, (size_t)(scratch_bytes + 127) / 64 * 64); /* whoever reads before writing sees 3e38 */
-        ((HostKernel *)(uintptr_t)entry)((void *const *)buffers, sizes, 0, kernel_blocks(k, sizes), scratch);
-        free(scratch);
-        object_unload(&code);
-    }
+    bool ok = llvm_compile(k, t, EMIT_OBJECT, &object, &scratch_bytes, err) &&
+              verify_object(k, object.data, object.len, scratch_bytes, buffers, sizes, err);
     buf_free(&object);
     return ok;
 }

@@ -77,6 +77,40 @@ return operator "attention" {
       end
     end
   end,
+  tune = {
+    -- decoding: many short sequences, one long one; prefill: the first and a later piece of a prompt
+    workloads = function(p)
+      local function call(tokens, seqs, tile, context)
+        local tiles, width = seqs * ceil_div(tokens // seqs, tile), context // p.page
+        return { name = ("%d x %d tokens at %d"):format(seqs, tokens // seqs, context),
+          sizes = { tokens = tokens, seqs = seqs, [p.tiles] = tiles, table_width = width, kv_pages = seqs * width },
+          typical = { positions = context - tokens // seqs // 2, tiles = tile },
+          data = {
+            positions = function(row) return context - tokens // seqs + row % (tokens // seqs) end,
+            block_table = function(i) return i * 7 % (seqs * width) end,
+            tiles = function(i)
+              local t, per = i // 4, tiles // seqs
+              local first = t % per * tile
+              return ({ t // per * (tokens // seqs) + first, math.min(tile, tokens // seqs - first), t // per, 0 })[i % 4 + 1]
+            end,
+          } }
+      end
+      if p.tile == 1 then return { call(16, 16, 1, 512), call(1, 1, 1, 2048) } end
+      return { call(256, 1, p.tile, 256), call(256, 1, p.tile, 1024) }
+    end,
+    peak = function(p) return p.kv == "bf16" and "bf16" or "f32" end,
+    operations = function(p, sizes, data)
+      local seen = 0
+      for row = 0, sizes.tokens - 1 do seen = seen + data.positions(row) + 1 end
+      return 4 * p.heads * p.head_dim * seen
+    end,
+    reduced = function(p)
+      local small, pages = {}, 5
+      for key, value in pairs(p) do small[key] = value end
+      small.kv_heads, small.heads, small.segment = 1, p.heads // p.kv_heads, 2 * p.page
+      return { p = small, sizes = { tokens = 2 * p.tile + 1, seqs = 1, [p.tiles] = 3, table_width = pages, kv_pages = pages } }
+    end,
+  },
   tolerance = function(p) return (p.kv == "bf16" or p.out == "bf16") and 6e-3 or 5e-6 end,
   cases = {
     { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 512, kv = "f32", tile = 1, tiles = "decode_tiles" },

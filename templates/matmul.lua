@@ -65,6 +65,30 @@ return operator "matmul" {
     end)
   end,
   tolerance = function(p) return weight_formats[p.w].x == "bf16" and 2e-5 or 5e-6 end,
+  tune = {
+    -- few rows while decoding; in calls of any size also as many as a step of prefill has
+    workloads = function(p, bucket)
+      local size, list = p.over or "tokens", {}
+      local any = p.over and { 1, 16 } or { 16, 512 }
+      for i, rows in ipairs(({ [0] = any, { 1 }, [4] = { 2, 4 } })[bucket] or { bucket }) do
+        list[i] = { name = rows .. " rows", sizes = { [size] = rows } }
+      end
+      return list
+    end,
+    peak = function(p) return ({ s8 = "int8", bf16 = "bf16", f32 = "f32" })[weight_formats[p.w].x] end,
+    operations = function(p, sizes) return 2 * p.n * p.k * #sides(p) * sizes[p.over or "tokens"] end,
+    -- the same tiles of columns, the same kinds of groups of K, few of both
+    reduced = function(p)
+      local small, columns = {}, round_up(p.n, 16)
+      for key, value in pairs(p) do small[key] = value end
+      small.n = math.min(p.n, 2 * 16 * power_of_two_divisor(columns // 16, 8) - (columns - p.n))
+      local group = p.group and p.group < p.k and p.group or nil
+      small.k = math.min(p.k, group and 2 * group + p.k % group or 256 + p.k % 128)
+      if p.group and not group then small.group = small.k end
+      small.pitch = nil
+      return { p = small, sizes = { [p.over or "tokens"] = 13 } }
+    end,
+  },
   cases = {
     { p = { n = 64, k = 64, w = "f32" }, sizes = { tokens = 5 } },
     { p = { n = 64, k = 176, w = "f32", act = "silu_mul" }, sizes = { tokens = 17 } },

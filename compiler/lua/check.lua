@@ -149,7 +149,9 @@ end
 local function check_schedule(spec, sch, case, quick)
   local passed, failed, expected = 0, 0, nil
   local tries = { {} }
-  for _, s in ipairs(quick and quick_settings(sch.settings) or combinations(sch.settings)) do tries[#tries + 1] = s end
+  for _, s in ipairs(quick and quick_settings(sch.settings) or combinations(sch.settings)) do
+    if quick or not sch.sensible or sch.sensible(case.p, s) then tries[#tries + 1] = s end
+  end
   local seen = {}
   for _, s in ipairs(tries) do
     local ok, record = pcall(build, spec.name, case.p, s)
@@ -172,6 +174,10 @@ local function check_schedule(spec, sch, case, quick)
   end
   return passed, failed
 end
+
+-- For the tuner, which checks candidates in the same way (tune.lua).
+checking = { make_tensors = make_tensors, copy_tensors = copy_tensors, run_kernel = run_kernel, difference = difference,
+             tolerance_of = tolerance_of, combinations = combinations }
 
 function check_operators(only, quick)
   if only and not operators[only] then error("unknown operator '" .. only .. "'; `bladegen list` names them", 0) end

@@ -54,7 +54,8 @@ end
 
 -- operator "name" { doc, args = function(p) -> list of declarations, numerics = function(p),
 --                   reference = function(p, t, sizes),
---                   cases = { {p = ..., sizes = ...} }, tolerance, inputs = function(p, t, sizes, random) }
+--                   cases = { {p = ..., sizes = ...} }, tolerance, inputs = function(p, t, sizes, random),
+--                   tune = what the tuner needs to know (tune.lua) }
 function operator(name)
   return function(spec)
     for _, field in ipairs { "doc", "args", "reference", "cases" } do
@@ -68,8 +69,8 @@ function operator(name)
 end
 
 -- schedule "operator" { name, settings = {setting = {choices}}, default = function(p, bucket) -> settings,
---                       fits = function(p), sensible = function(p, s, bucket): may be false for settings that are
---                       valid but only waste the time of `bladegen check` and of tuning } (body)
+--                       fits = function(p), sensible = function(p, s, bucket): false for settings that are valid but
+--                       a waste of time to check (bucket nil) or to try in calls of a bucket } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
 function schedule(op)
   if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
@@ -202,6 +203,10 @@ local function trace(op, sch, p, s)
   kernel_list[record.index + 1] = record
   return record
 end
+
+-- For the tuner: a kernel with these settings, all of them; what the settings are where none are given.
+function build_exactly(sch, p, s) return trace(sch.op, sch, p, s) end
+function default_settings(sch, p, bucket) return complete_settings(sch, p, nil, bucket) end
 
 -- Called by build when settings are left to it, for the tuner (tune.lua): on_choice(sch, p, bucket).
 on_choice = nil

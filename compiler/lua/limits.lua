@@ -9,13 +9,21 @@ local tiles = {
   [512] = { int8 = { 12, 32 }, bf16 = { 12, 32 }, f32 = { 12, 32 } },
 }
 
-function plan_limits(plan)
+function read_limit()
   local n = 65536
-  local read = build("limit_read", { n = n })
-  plan.limits[1] = { name = "read", kernel = read.index, bytes_per_block = 4 * n, output_bytes = 512 }
-  local p = { k = 256, w = formats[plan.peak], repeats = 128 }
-  p.m, p.n = table.unpack(tiles[target.vector_bits][plan.peak])
-  local peak = build("limit_peak", p)
-  plan.limits[2] = { name = plan.peak, kernel = peak.index, ops_per_block = 2 * p.m * p.n * p.k * p.repeats,
+  local read = build("limit_read", { n = n }, {})
+  return { name = "read", kernel = read.index, bytes_per_block = 4 * n, output_bytes = 512 }
+end
+
+function peak_limit(name)
+  local p = { k = 256, w = formats[name], repeats = 128 }
+  p.m, p.n = table.unpack(tiles[target.vector_bits][name])
+  local peak = build("limit_peak", p, {})
+  return { name = name, kernel = peak.index, ops_per_block = 2 * p.m * p.n * p.k * p.repeats,
     input_bytes = { 4 * p.m * p.k, 4 * p.n * p.k }, output_bytes = 4 * p.m * p.n }
+end
+
+function plan_limits(plan)
+  plan.limits[1] = read_limit()
+  plan.limits[2] = peak_limit(plan.peak)
 end

@@ -114,13 +114,21 @@ local function as_list(t)
   return t
 end
 
-local function kernel_entries(code)
+-- `code` gives the layout of a kernel's object by its number.
+local function kernel_entries(records, code)
   local list = as_list {}
-  for i, record in ipairs(kernel_list) do
-    local c = code[i]
+  for i, record in ipairs(records) do
+    local c = code[record.index + 1]
     list[i] = { name = record.label, symbol = "kernel", offset = c.offset, size = c.size, scratch = c.scratch, grid = record.grid }
   end
   return list
+end
+
+-- What every plan has, for these kernels.
+function plan_fields(records, code)
+  local plan = current_plan
+  return { format = 2, model = plan.model, page_tokens = page_tokens, prefill_tile = plan.prefill_tile, logits_stride = plan.logits_stride,
+           hidden_stride = plan.hidden_stride, peak = plan.peak, kernels = kernel_entries(records, code) }
 end
 
 local function buffer_entries(plan)
@@ -141,13 +149,11 @@ end
 function plan_json(code)
   local plan = current_plan
   for _, step in ipairs(plan.steps) do with_lists(step.launches) end
-  return json_encode {
-    format = 2, model = plan.model, page_tokens = page_tokens, prefill_tile = plan.prefill_tile, logits_stride = plan.logits_stride, hidden_stride = plan.hidden_stride,
-    flops_per_token = plan.flops, flops_per_output = plan.output_flops, weight_bytes_per_step = plan.weight_bytes, peak = plan.peak,
-    kernels = kernel_entries(code),
-    buffers = buffer_entries(plan), load = with_lists(plan.loads), steps = as_list(plan.steps), sample = with_lists(plan.sample),
-    limits = as_list(plan.limits),
-  }
+  local fields = plan_fields(kernel_list, code)
+  fields.flops_per_token, fields.flops_per_output, fields.weight_bytes_per_step = plan.flops, plan.output_flops, plan.weight_bytes
+  fields.buffers, fields.load, fields.limits = buffer_entries(plan), with_lists(plan.loads), as_list(plan.limits)
+  fields.steps, fields.sample = as_list(plan.steps), with_lists(plan.sample)
+  return json_encode(fields)
 end
 
 -- Called from C: facts = {config, tensors, weights, random}.

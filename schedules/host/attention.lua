@@ -4,7 +4,8 @@ local LOWEST = -1e30 -- below any score, yet finite: no NaN from rows that see n
 
 return schedule "attention" {
   -- strip: output columns accumulated at once; ahead: fetch the next page while this one is used
-  settings = { strip = { 32, 16, 64 }, ahead = { true, false } },
+  -- unroll: lines of a page side by side
+  settings = { strip = { 32, 16, 64 }, ahead = { true, false }, unroll = { 4, 1, 2, 8 } },
   default = function(p) return { strip = p.tile * p.heads // p.kv_heads <= 5 and 64 or 32, ahead = p.tile == 1 } end,
 } (function(k, a, p, s)
   local G, D, P, T = p.heads // p.kv_heads, p.head_dim, p.page, p.tile
@@ -41,7 +42,7 @@ return schedule "attention" {
       local page, base = k:load(a.block_table, { seq, i }), i * P
       local next = s.ahead and k:load(a.block_table, { seq, (i + 1):min(pages - 1) })
       local score = k:frag("f32", R, P, "acc"):set(0)
-      k:gemm(score, k:view(q, { 0, 0 }, R, D), k:view(a.k_pages, { page, head, 0, 0 }, D, P), 4,
+      k:gemm(score, k:view(q, { 0, 0 }, R, D), k:view(a.k_pages, { page, head, 0, 0 }, D, P), s.unroll,
              next and k:view(a.k_pages, { next, head, 0, 0 }, 1, 16), P // 16)
       local partly = (base + (P - 1)):gt(low)
       if p.window then partly = partly | base:le(high - p.window) end
@@ -64,7 +65,7 @@ return schedule "attention" {
       k:store(weights, { 0, 0 }, weight:cast(kind))
       columns(function(c, n)
         local acc = k:frag("f32", R, n, "acc"):set(k:load(out, { 0, c }, R, n))
-        k:gemm(acc, k:view(weights, { 0, 0 }, R, P), k:view(a.v_pages, { page, head, 0, c }, P, n), 4,
+        k:gemm(acc, k:view(weights, { 0, 0 }, R, P), k:view(a.v_pages, { page, head, 0, c }, P, n), s.unroll,
                next and k:view(a.v_pages, { next, head, 0, c }, 1, 16), n // 16)
         k:store(out, { 0, c }, acc)
       end)

@@ -11,13 +11,24 @@ local function best_tile(p)
 end
 
 return schedule "matmul" {
-  settings = { rows = { 4, 12, 1 }, cols = { 4, 2, 8 }, chunk = { 96, 8 }, unroll = { 1, 2 }, ahead = { 0, 1, 2 } },
+  settings = { rows = { 4, 12, 1, 2, 3, 5, 6, 8 }, cols = { 4, 2, 8, 1 }, chunk = { 96, 8, 1, 32, 64, 128, 256 },
+               unroll = { 1, 2 }, ahead = { 0, 1, 2, 4 } },
   -- bucket: most rows of a call. One row reads whole panels as one stream; more rows take as many as the registers
   -- hold.
   default = function(p, bucket)
     local rows, cols = best_tile(p)
     if bucket == 1 then return { rows = 1, cols = target.vector_bits == 128 and 1 or 4, chunk = 1, ahead = 0 } end
     return { rows = rows, cols = cols, chunk = 96, ahead = bucket == 4 and 0 or bucket == 8 and 2 or 1 }
+  end,
+  -- Sums that fit the registers, column blocks that divide N, chunks and prefetches that a call of this size can use.
+  sensible = function(p, s, bucket)
+    if s.cols ~= power_of_two_divisor(round_up(p.n, 16) // 16, s.cols) or s.chunk < s.rows then return false end
+    if s.rows * s.cols * (512 // target.vector_bits) > target.vector_registers - 4 then return false end
+    if s.ahead > 0 and (s.cols * 16 ~= panel_wide or s.rows == 1) or s.unroll > 1 and s.rows * s.cols > 8 then return false end
+    if not bucket then return true end
+    if bucket == 1 then return s.rows == 1 and s.chunk == 1 end
+    if bucket == 0 then return s.rows > 1 and s.chunk > 8 end
+    return s.rows <= bucket and (s.chunk == 96 or s.chunk == s.rows and s.rows > 1)
   end,
 } (function(k, a, p, s)
   local f, K, N, over = weight_formats[p.w], round_up(p.k, 16), round_up(p.n, 16), p.over or "tokens"
