@@ -96,17 +96,19 @@ static void chat_defaults(void **state)
 static void chat_fields(void **state)
 {
     (void)state;
-    ApiRequest r = read_ok(API_CHAT, "{\"model\":\"second\"," HELLO ",\"temperature\":0.5,\"top_p\":0.9,\"top_k\":-1,"
-        "\"min_p\":0.1,\"seed\":-5,\"n\":3,\"best_of\":3,\"max_tokens\":9,\"max_completion_tokens\":7.0,"
-        "\"min_tokens\":2,\"logprobs\":true,\"top_logprobs\":4,\"stop\":[\"x\",\"yz\"],\"stop_token_ids\":[5],\"ignore_eos\":true,"
-        "\"logit_bias\":{\"3\":-100},\"allowed_token_ids\":[0,99],\"bad_words\":[\"a\"],\"presence_penalty\":1,"
-        "\"frequency_penalty\":-1,\"repetition_penalty\":1.5,\"stream\":true,\"stream_options\":{"
-        "\"include_usage\":true,\"continuous_usage_stats\":true,\"include_obfuscation\":false},\"skip_special_tokens\":false,"
-        "\"include_stop_str_in_output\":true,\"return_token_ids\":true,\"return_tokens_as_token_ids\":true,"
-        "\"truncate_prompt_tokens\":-1,\"priority\":-3,\"cache_salt\":\"me\",\"request_id\":\"r-1\","
-        "\"include_reasoning\":false,\"parallel_tool_calls\":false,\"add_special_tokens\":true,"
-        "\"reasoning_effort\":\"low\",\"user\":\"u\",\"metadata\":{\"a\":\"b\"},\"store\":false,"
-        "\"service_tier\":\"auto\",\"response_format\":{\"type\":\"text\"},\"modalities\":[\"text\"]}");
+    ApiRequest r = read_ok(API_CHAT,
+        "{\"model\":\"second\"," HELLO ",\"temperature\":0.5,\"top_p\":0.9,\"top_k\":-1,\"min_p\":0.1,\"seed\":-5,"
+        "\"n\":3,\"best_of\":3,\"max_tokens\":9,\"max_completion_tokens\":7.0,\"min_tokens\":2,"
+        "\"logprobs\":true,\"top_logprobs\":4,\"stop\":[\"x\",\"yz\"],\"stop_token_ids\":[5],"
+        "\"ignore_eos\":true,\"logit_bias\":{\"3\":-100},\"allowed_token_ids\":[0,99],\"bad_words\":[\"a\"],"
+        "\"presence_penalty\":1,\"frequency_penalty\":-1,\"repetition_penalty\":1.5,\"stream\":true,"
+        "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true,"
+        "\"include_obfuscation\":false},\"skip_special_tokens\":false,\"include_stop_str_in_output\":true,"
+        "\"return_token_ids\":true,\"return_tokens_as_token_ids\":true,\"truncate_prompt_tokens\":-1,"
+        "\"priority\":-3,\"cache_salt\":\"me\",\"request_id\":\"r-1\",\"include_reasoning\":false,"
+        "\"parallel_tool_calls\":false,\"add_special_tokens\":true,\"reasoning_effort\":\"low\","
+        "\"user\":\"u\",\"metadata\":{\"a\":\"b\"},\"store\":false,\"service_tier\":\"auto\","
+        "\"response_format\":{\"type\":\"text\"},\"modalities\":[\"text\"]}");
     const SamplingParams *p = &r.params.params;
     assert_string_equal(r.model, "second");
     assert_string_equal(r.request_id, "r-1");
@@ -199,8 +201,9 @@ static void known_fields(void **state)
         {API_COMPLETION, "model best_of echo frequency_penalty logit_bias logprobs max_tokens n presence_penalty seed "
                          "stop stream stream_options suffix temperature top_p user prompt_embeds use_beam_search top_k "
                          "min_p repetition_penalty length_penalty stop_token_ids ignore_eos min_tokens "
-                         "add_special_tokens prompt_logprobs allowed_token_ids bad_words response_format structured_outputs priority "
-                         "return_token_ids cache_salt truncate_prompt_tokens kv_transfer_params vllm_xargs"},
+                         "add_special_tokens prompt_logprobs allowed_token_ids bad_words response_format "
+                         "structured_outputs priority return_token_ids cache_salt truncate_prompt_tokens kv_transfer_params "
+                         "vllm_xargs"},
         {API_EMBEDDING, "model dimensions encoding_format user truncate_prompt_tokens add_special_tokens priority "
                         "request_id normalize embed_dtype endianness"},
         {API_TOKENIZE, "model add_special_tokens return_token_strs add_generation_prompt continue_final_message tools "
