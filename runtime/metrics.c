@@ -493,8 +493,9 @@ static void put_recent(const Metrics *m, const char *name, HistoryLatency kind, 
 
 static void put_now(const Metrics *m, Buf *out)
 {
-    buf_printf(out, ",\"now\":{\"running\":%.16g,\"waiting\":%.16g,\"kv_usage\":%.6g,\"kv_pages\":%lld,\"page_tokens\":%lld",
-               get(&m->gauges[METRIC_RUNNING]), get(&m->gauges[METRIC_WAITING]), get(&m->gauges[METRIC_KV_USAGE]),
+    buf_printf(out, ",\"now\":{\"running\":%.16g,\"waiting\":%.16g,\"kv_usage\":%.6g", get(&m->gauges[METRIC_RUNNING]),
+               get(&m->gauges[METRIC_WAITING]), get(&m->gauges[METRIC_KV_USAGE]));
+    buf_printf(out, ",\"kv_pages\":%lld,\"page_tokens\":%lld",
                (long long)atomic_load_explicit(&m->pages, memory_order_relaxed),
                (long long)atomic_load_explicit(&m->page_tokens, memory_order_relaxed));
     put_recent(m, "ttft", HISTORY_TTFT, out);
