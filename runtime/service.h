@@ -85,7 +85,7 @@ typedef struct CompletionEnd {
     int cached_tokens;        /* of the prompt, taken from the prefix cache */
     double queue_seconds, first_token_seconds, total_seconds; /* since service_submit; first_token: NAN without one */
     const PromptToken *prompt; /* [prompt_tokens] with prompt_logprobs >= 0, on the first choice; else NULL */
-    const float *embedding;   /* [embedding_len] with pooling; else NULL */
+    const float *embedding;   /* [embedding_len] with pooling, on the first choice; else NULL */
     int embedding_len;
 } CompletionEnd;
 
