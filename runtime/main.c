@@ -17,6 +17,7 @@ static const Command commands[] = {
     {"perplexity", cmd_perplexity, "measure how well a model predicts a text"},
     {"plan", cmd_plan, "show the exact memory plan before anything is loaded"},
     {"bench", cmd_bench, "measure speed, and its share of the machine's limits"},
+    {"load", cmd_load, "send requests to a server and measure its latency"},
     {"logits", cmd_logits, NULL},
 };
 
