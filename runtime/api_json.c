@@ -55,8 +55,17 @@ static bool too_big(const char *s, size_t n)
 typedef struct Scan {
     Buf out;         /* the text up to `copied`, when anything had to be changed */
     size_t copied;
-    size_t depth, values;
+    size_t depth;
 } Scan;
+
+/* Takes what a token needs as a value from *room; false when that is gone. */
+static bool take_room(char c, size_t *room)
+{
+    size_t need = c == '{' || c == '[' ? API_LIST_VALUES : c == ',' || c == ':';
+    bool fits = need <= *room;
+    *room -= MIN(need, *room);
+    return fits;
+}
 
 /* Deals with the token at s[i]; returns its bytes, 0 on an error. */
 static size_t scan_token(Scan *k, const char *s, size_t i, size_t n, Err *err)
@@ -81,11 +90,7 @@ static size_t scan_token(Scan *k, const char *s, size_t i, size_t n, Err *err)
             k->copied = i + len;
         }
     }
-    k->values += c == ',' || c == '{' || c == '[';
-    if (k->values <= API_MAX_VALUES)
-        return len;
-    err_set(err, "more than %d values", API_MAX_VALUES);
-    return 0;
+    return len;
 }
 
 static json_t *load(const char *text, size_t len, bool unique, Err *err)
@@ -97,17 +102,26 @@ static json_t *load(const char *text, size_t len, bool unique, Err *err)
     return value;
 }
 
-json_t *api_json_parse(const char *text, size_t len, bool unique, Err *err)
+/* The text before parsing; k->out is a copy where something had to be changed. */
+static bool scan(Scan *k, const char *text, size_t len, size_t *room, Err *err)
+{
+    for (size_t i = 0, used; i < len; i += used) {
+        used = scan_token(k, text, i, len, err);
+        if (!used)
+            return false;
+        if (!take_room(text[i], room))
+            return err_set(err, "more than %d values; a list or an object counts as %d", API_MAX_VALUES,
+                           API_LIST_VALUES);
+    }
+    return true;
+}
+
+json_t *api_json_parse(const char *text, size_t len, bool unique, size_t *room, Err *err)
 {
     Scan k = {0};
-    if (!check_utf8(text, len, err))
+    if (!check_utf8(text, len, err) || !scan(&k, text, len, room, err)) {
+        buf_free(&k.out);
         return NULL;
-    for (size_t i = 0, used; i < len; i += used) {
-        used = scan_token(&k, text, i, len, err);
-        if (!used) {
-            buf_free(&k.out);
-            return NULL;
-        }
     }
     if (k.copied)
         buf_put(&k.out, text + k.copied, len - k.copied);

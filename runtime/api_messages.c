@@ -64,7 +64,7 @@ static bool read_content(json_t *message, const char *role, const char *path, Ap
 /* ---- tool calls of earlier answers ------------------------------------------------------------------------------- */
 
 /* Arguments come as a string of JSON; templates read an object. */
-static bool read_arguments(json_t *function, const char *path, ApiError *e)
+static bool read_arguments(json_t *function, const char *path, size_t *room, ApiError *e)
 {
     const json_t *value = api_get(function, "arguments");
     Err err = {0};
@@ -74,7 +74,7 @@ static bool read_arguments(json_t *function, const char *path, ApiError *e)
         return api_expected(e, path, "JSON in a string");
     bool empty = !json_string_length(value);
     json_t *arguments = empty ? json_object() :
-                        api_json_parse(json_string_value(value), json_string_length(value), false, &err);
+                        api_json_parse(json_string_value(value), json_string_length(value), false, room, &err);
     if (!arguments)
         return api_error_set(e, path, "\"%s\": %s", path, err.text);
     if (json_is_object(arguments))
@@ -96,7 +96,7 @@ static bool read_name(const json_t *function, const char *path, ApiError *e)
            api_expected(e, api_path("%s.name", path).s, "the name of a function");
 }
 
-static bool read_calls(json_t *message, const char *path, ApiError *e)
+static bool read_calls(json_t *message, const char *path, size_t *room, ApiError *e)
 {
     json_t *calls = api_get(message, "tool_calls");
     if (calls && !json_is_array(calls))
@@ -106,7 +106,7 @@ static bool read_calls(json_t *message, const char *path, ApiError *e)
         ApiPath at = api_path("%s[%zu].function", path, i);
         if (!json_is_object(function) || !is_function(call))
             return api_expected(e, at.s, "{\"name\": ..., \"arguments\": ...}, in a call of type \"function\",");
-        if (!read_name(function, at.s, e) || !read_arguments(function, api_path("%s.arguments", at.s).s, e))
+        if (!read_name(function, at.s, e) || !read_arguments(function, api_path("%s.arguments", at.s).s, room, e))
             return false;
     }
     if (calls && !json_array_size(calls)) /* some templates take an empty list for calls */
@@ -126,7 +126,7 @@ static bool read_role(const json_t *message, const char *path, const char **role
     return api_expected(e, path, "system, developer, user, assistant or tool");
 }
 
-static bool read_message(json_t *message, const char *path, ApiError *e)
+static bool read_message(json_t *message, const char *path, size_t *room, ApiError *e)
 {
     static const char *const strings[] = {"name", "tool_call_id", "reasoning_content", "reasoning", "refusal"};
     const char *role;
@@ -140,16 +140,17 @@ static bool read_message(json_t *message, const char *path, ApiError *e)
             return api_expected(e, api_path("%s.%s", path, strings[i]).s, "a string");
     if (api_get(message, "audio"))
         return api_error_set(e, api_path("%s.audio", path).s, "\"%s.audio\": this model takes text only", path);
-    return read_calls(message, api_path("%s.tool_calls", path).s, e);
+    return read_calls(message, api_path("%s.tool_calls", path).s, room, e);
 }
 
 bool api_messages_read(json_t *body, ApiError *e)
 {
     json_t *messages = api_get(body, "messages");
+    size_t room = API_MAX_VALUES; /* for the arguments of all calls together */
     if (!json_array_size(messages))
         return api_expected(e, "messages", "a list of at least one message");
     for (size_t i = 0; i < json_array_size(messages); i++)
-        if (!read_message(json_array_get(messages, i), api_path("messages[%zu]", i).s, e))
+        if (!read_message(json_array_get(messages, i), api_path("messages[%zu]", i).s, &room, e))
             return false;
     return true;
 }

@@ -497,9 +497,10 @@ static bool read_detokenize(ApiRequest *r, const ApiModel *m, ApiError *e)
 static bool parse_body(ApiRequest *r, const char *text, size_t len, ApiError *e)
 {
     Err err;
+    size_t room = API_MAX_VALUES;
     if (!len)
         return api_error_set(e, "", "the body is empty: a JSON object {...} was expected");
-    r->body = api_json_parse(text, len, true, &err);
+    r->body = api_json_parse(text, len, true, &room, &err);
     if (!r->body)
         return api_error_set(e, "", "the body: %s", err.text);
     return json_is_object(r->body) || api_error_set(e, "", "the body: a JSON object {...} was expected");

@@ -76,7 +76,7 @@ typedef struct ApiRequest {
     int64_t dimensions;     /* 0: all */
 } ApiRequest;
 
-/* Reads a body: JSON in UTF-8 of at most 128 levels and 4 million values, no duplicate keys; takes no ownership of
+/* Reads a body: JSON in UTF-8 of at most 128 levels and a million values, no duplicate keys; takes no ownership of
  * `text`. On failure *error is complete and there is nothing to free. */
 bool api_request_read(ApiKind kind, const char *text, size_t len, const ApiModel *m, ApiRequest *out, ApiError *error);
 void api_request_free(ApiRequest *r);

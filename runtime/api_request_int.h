@@ -10,10 +10,11 @@
 
 #include "api_request.h"
 
-enum { API_MAX_DEPTH = 128, API_MAX_VALUES = 4 << 20 };
+enum { API_MAX_DEPTH = 128, API_MAX_VALUES = 1 << 20, API_LIST_VALUES = 8 };
 
-/* Integers beyond int64_t become reals; no duplicate keys if `unique`. NULL on failure. */
-json_t *api_json_parse(const char *text, size_t len, bool unique, Err *err);
+/* Integers beyond int64_t become reals; no duplicate keys if `unique`. *room is how many values are allowed, less those
+ * of this text afterwards: trees take up to 80 times the memory of their text. NULL on failure. */
+json_t *api_json_parse(const char *text, size_t len, bool unique, size_t *room, Err *err);
 
 /* The name of a field within a body: "messages[2].content". */
 typedef struct ApiPath {

@@ -24,14 +24,26 @@ static void generate(const SamplingParams *p)
     sampler_free(s);
 }
 
+static Tokenizer *tokenizer(void)
+{
+    static const char json[] = "{\"model\":{\"type\":\"BPE\",\"merges\":[\"a b\"],\"vocab\":{\"a\":0,\"b\":1,"
+                               "\"\\u0120\":2,\"ab\":3}},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+                               "\"decoder\":{\"type\":\"ByteLevel\"}}";
+    Err err;
+    return tok_parse(json, sizeof json - 1, NULL, 0, &err);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static Tokenizer *words;
     Err err = {0};
+    if (!words && !(words = tokenizer()))
+        abort();
     json_t *request = json_parse((const char *)data, size, "request", &err);
     if (!request)
         return 0;
     RequestParams p = {.params = sampling_defaults()};
-    if (request_params_read(request, NULL, &p, &err) && sampling_check(&p.params, 2048, &err))
+    if (request_params_read(request, words, &p, &err) && sampling_check(&p.params, 2048, &err))
         generate(&p.params);
     request_params_free(&p);
     json_decref(request);

@@ -202,8 +202,8 @@ static void known_fields(void **state)
                          "stop stream stream_options suffix temperature top_p user prompt_embeds use_beam_search top_k "
                          "min_p repetition_penalty length_penalty stop_token_ids ignore_eos min_tokens "
                          "add_special_tokens prompt_logprobs allowed_token_ids bad_words response_format "
-                         "structured_outputs priority return_token_ids cache_salt truncate_prompt_tokens kv_transfer_params "
-                         "vllm_xargs"},
+                         "structured_outputs priority return_token_ids cache_salt truncate_prompt_tokens "
+                         "kv_transfer_params vllm_xargs"},
         {API_EMBEDDING, "model dimensions encoding_format user truncate_prompt_tokens add_special_tokens priority "
                         "request_id normalize embed_dtype endianness"},
         {API_TOKENIZE, "model add_special_tokens return_token_strs add_generation_prompt continue_final_message tools "
@@ -403,11 +403,33 @@ static void too_much(void **state)
     buf_printf(&body, "{\"prompt\":\"a\",\"stop\":\"%01025d\"}", 0);
     read_error(API_COMPLETION, body.data, body.len, "stop");
     buf_free(&body);
-    buf_puts(&body, "{\"prompt\":[0");
-    for (int i = 0; i < 4 << 20; i++)
-        buf_puts(&body, ",0");
-    buf_puts(&body, "]}");
-    read_error(API_COMPLETION, body.data, body.len, "");
+    static const char *const many[] = {",0", ",[]", ",{}"};
+    for (size_t k = 0; k < COUNT(many); k++) {
+        buf_puts(&body, "{\"prompt\":[0");
+        for (int i = 0; i < 1 << 20; i++)
+            buf_puts(&body, many[k]);
+        buf_puts(&body, "]}");
+        ApiError e = read_error(API_COMPLETION, body.data, body.len, "");
+        assert_non_null(strstr(e.err.text, "more than 1048576 values"));
+        buf_free(&body);
+    }
+}
+
+/* The arguments of many calls, each one small enough. */
+static void too_much_in_strings(void **state)
+{
+    (void)state;
+    Buf body = {0};
+    buf_puts(&body, "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[");
+    for (int call = 0; call < 20; call++) {
+        buf_printf(&body, "%s{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":[[]", call ? "," : "");
+        for (int i = 0; i < 10000; i++)
+            buf_puts(&body, ",[]");
+        buf_puts(&body, "]}\"}}");
+    }
+    buf_puts(&body, "]}]}");
+    ApiError e = read_error(API_CHAT, body.data, body.len, "messages[0].tool_calls[11].function.arguments");
+    assert_non_null(strstr(e.err.text, "more than 1048576 values"));
     buf_free(&body);
 }
 
@@ -637,6 +659,7 @@ int main(void)
         cmocka_unit_test(wrong_chat),
         cmocka_unit_test(wrong_completions),
         cmocka_unit_test(too_much),
+        cmocka_unit_test(too_much_in_strings),
         cmocka_unit_test(without_template),
         cmocka_unit_test(messages_normalized),
         cmocka_unit_test(wrong_messages),
