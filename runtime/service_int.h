@@ -1,5 +1,4 @@
-/* service_int.h - private to service.c (requests in, engine thread) and service_output.c (output thread): a completion,
- * and what the engine thread tells the output thread about it.
+/* service_int.h - private to service*.c: a completion, and what the engine thread tells the output thread about it.
  *
  * Who may touch what: everything in a Completion is fixed when it is submitted, but for the parts that the comments give
  * to one of the two threads. The engine thread knows a choice until it has told its end with `gone`; the output thread
@@ -164,6 +163,9 @@ struct Service {
 /* service.c */
 void service_cancel_choice(Service *s, uint64_t id, int choice);
 void service_note_finish(Service *s, bool last); /* of a choice; the last one of its completion */
+
+/* service_engine.c: the engine thread, from open to close */
+void *service_engine_main(void *service);
 
 /* service_output.c */
 void *service_output_main(void *service); /* the output thread: until out_stop is set and all records are done */

@@ -290,6 +290,7 @@ static bool take_records(Service *s)
 void *service_output_main(void *service)
 {
     Service *s = service;
+    pthread_setname_np(pthread_self(), "output");
     s->next_tick = now_seconds() + 1;
     while (take_records(s)) {
         work_on(s);
