@@ -123,7 +123,7 @@ static bool check(const Service *s, const CompletionRequest *r, Err *err)
         .prompt_len = r->prompt_len,
         .sampling = r->sampling,
         .all_rows = r->prompt_logprobs >= 0,
-        .hidden = hidden_of(r->pooling),
+        .hidden = completion_hidden(r->pooling),
     };
     return engine_accepts(s->engine, &e, err);
 }

@@ -224,7 +224,7 @@ static void on_finish(void *context, FinishReason finish)
 
 /* ---- what the engine thread takes over --------------------------------------------------------------------------- */
 
-static EngineHidden hidden_of(Pooling p)
+EngineHidden completion_hidden(Pooling p)
 {
     return p == POOLING_LAST ? HIDDEN_LAST : p == POOLING_MEAN ? HIDDEN_ALL : HIDDEN_NONE;
 }
@@ -239,7 +239,7 @@ static void start_choice(Service *s, Choice *c)
         .prompt_len = m->prompt_len,
         .sampling = &sampling,
         .all_rows = m->prompt_logprobs >= 0 && !c->index,
-        .hidden = hidden_of(m->pooling),
+        .hidden = completion_hidden(m->pooling),
         .priority = m->priority,
         .salt = m->salt,
         .sink = {c, on_start, on_token, on_row, on_hidden, on_finish},

@@ -166,6 +166,7 @@ void service_note_finish(Service *s, bool last); /* of a choice; the last one of
 
 /* service_engine.c: the engine thread, from open to close */
 void *service_engine_main(void *service);
+EngineHidden completion_hidden(Pooling p); /* the hidden states it needs */
 
 /* service_output.c */
 void *service_output_main(void *service); /* the output thread: until out_stop is set and all records are done */
