@@ -1,7 +1,7 @@
 /* http.h - the HTTP server below the API: connections, routes, keys, bodies, whole and streamed answers. On top of
- * libmicrohttpd, which no other file includes.
+ * libmicrohttpd, which no files but http*.c include.
  *
- *     network thread   libmicrohttpd's: reads requests, writes answers; never parses a body
+ *     network thread   drives libmicrohttpd: reads requests, writes answers; never parses a body
  *     worker threads   run the handlers: JSON, chat templates, tokenizers
  *     any thread       http_reply, http_stream_*: what is written is buffered and the connection woken up
  *
@@ -9,8 +9,11 @@
  * with http_reply, or with http_stream_begin ... http_stream_end. After that the exchange must not be touched. A client
  * that goes away does not end it: on_close is called, writes are dropped, and the exchange still has to be ended.
  *
+ * A client that has closed its sending half counts as gone too: it can't be told from one that is.
+ *
  * One door: keys are compared (in constant time) before a route is looked for; every path that is not in the table is
- * 404; a wrong method is 405 with Allow. Every answer carries X-Request-Id.
+ * 404; a wrong method is 405 with Allow. Errors from here have OpenAI's JSON body. Every answer carries X-Request-Id,
+ * except the few that libmicrohttpd gives itself, to what is no HTTP: a short HTML page, and the connection is closed.
  */
 #ifndef BLADE_HTTP_H
 #define BLADE_HTTP_H
@@ -24,7 +27,8 @@ typedef void HttpHandler(void *context, HttpExchange *x);
 
 typedef struct HttpRoute {
     const char *method; /* "GET", "POST"; GET answers HEAD too; NULL ends the table */
-    const char *path;   /* "/v1/models": compared as a whole; "/v1/models/" followed by '*': any one more segment */
+    const char *path;   /* "/v1/models": compared as a whole; "/v1/models/" followed by '*': whatever follows, slashes
+                           too, but something */
     HttpHandler *handle;
     bool open;          /* needs no key */
 } HttpRoute;
@@ -49,7 +53,8 @@ typedef struct HttpOptions {
     size_t max_body;         /* bytes; 0: 32 MiB. Larger ones: 413 */
     size_t max_unsent;       /* bytes buffered for a client that reads too slowly, then it is closed; 0: 4 MiB */
     int max_connections;     /* 0: 4096 */
-    int idle_timeout;        /* seconds without traffic, then it is closed; a waiting answer does not count; 0: 60 */
+    int idle_timeout;        /* seconds without traffic, then it is closed; a waiting answer does not count; a request
+                                must have arrived within twice the time, or gets 408; 0: 60 */
     int workers;             /* threads; 0: 2 */
     const char *cors;        /* Access-Control-Allow-Origin, with preflight answers; NULL: none */
 } HttpOptions;
@@ -73,7 +78,8 @@ const char *http_header(const HttpExchange *x, const char *name); /* case-insens
 const char *http_body(const HttpExchange *x, size_t *len);        /* NUL-terminated; "" without one */
 
 /* Calls fn(context) when the client goes away before the exchange has been ended; at once when it has gone already.
- * Never called after the exchange was ended. May be called on the network thread: must not block. */
+ * Never called after the exchange was ended: an end that another thread begins while fn runs waits for it, so no lock
+ * that fn takes may be held there. May be called on the network thread: must not block. fn itself may end the exchange. */
 void http_on_close(HttpExchange *x, void (*fn)(void *context), void *context);
 bool http_closed(const HttpExchange *x);
 
@@ -83,7 +89,7 @@ void http_set_header(HttpExchange *x, const char *name, const char *value); /* b
 /* The whole answer; ends the exchange. `body` is copied. */
 void http_reply(HttpExchange *x, int status, const char *content_type, const char *body, size_t len);
 
-/* A streamed answer (chunked transfer). Writes may come from any thread, one at a time. */
+/* A streamed answer (chunked transfer). Writes may come from any thread, one at a time; they never block. */
 void http_stream_begin(HttpExchange *x, int status, const char *content_type);
 void http_stream_write(HttpExchange *x, const void *bytes, size_t len);
 void http_stream_end(HttpExchange *x); /* ends the exchange */
