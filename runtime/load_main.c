@@ -131,6 +131,8 @@ static bool send_run(Command *c, LoadPrompts *prompts, double rate, size_t n, ui
     LoadRequests requests = {0};
     double *arrivals = xcalloc(n, sizeof *arrivals), duration;
     *run = (LoadRun){.rate = rate, .n = n, .records = xcalloc(n, sizeof *run->records)};
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[Kmaking %zu prompts", n);
     load_prompts_make(prompts, n, &requests);
     load_arrivals(arrivals, n, rate, c->burstiness, seed);
     LoadSchedule plan = {

@@ -187,19 +187,27 @@ class Slot:
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """`model` is what /v1/models lists; None: the route is missing. `requests` keeps what came in."""
+    """`model` is what /v1/models lists; None: the route is missing. `requests` keeps what came in. With `tls`, an
+    ssl.SSLContext, it speaks https."""
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, model):
+    def __init__(self, model, tls=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.tls = tls
         self.model, self.lock, self.requests = model, threading.Lock(), []
         self.running = self.peak = self.streams = 0
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_port}"
+
+    def get_request(self):
+        connection, address = super().get_request()
+        if self.tls:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def handle_error(self, *_):
         pass

@@ -6,7 +6,9 @@ waits, and medians not far above.
 import json
 import os
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -266,6 +268,21 @@ class Faults(Load):
         self.assertEqual((result["model_id"], result["runs"][0]["completed"]), ("first=1", 2))
         result = run(server.url + "/v1/", "-n", 2, "--model", "first=1", "--output-len", 2)
         self.assertEqual(result.code, 0, result)
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificate")
+    def test_https(self):
+        folder = self.temporary()
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                        "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        server = Server("first=1", tls)
+        self.addCleanup(server.stop)
+        result = run(server.url, "-n", 2)
+        self.assertEqual(result.code, 1, result)
+        self.assertIn("certificate", result.err)
+        _, result = self.load(None, "-n", 8, "--output-len", 3, "--insecure", server=server)
+        self.assertEqual((result["runs"][0]["completed"], result["runs"][0]["total_output_tokens"]), (8, 24))
 
     def test_interrupt(self):
         server = self.server("first=100")
