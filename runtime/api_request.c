@@ -166,10 +166,12 @@ static bool read_ids(const json_t *list, const char *path, const ApiModel *m, To
 {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
+        if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < m->vocab) {
+            vec_push(out, (uint32_t)json_integer_value(id));
+            continue;
+        }
         ApiPath at = api_path("%s[%zu]", path, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= m->vocab)
-            return api_error_set(e, at.s, "\"%s\": a token id from 0 to %" PRId64 " was expected", at.s, m->vocab - 1);
-        vec_push(out, (uint32_t)json_integer_value(id));
+        return api_error_set(e, at.s, "\"%s\": a token id from 0 to %" PRId64 " was expected", at.s, m->vocab - 1);
     }
     return true;
 }
@@ -194,10 +196,9 @@ static bool read_prompts(ApiRequest *r, const char *key, const ApiModel *m, ApiE
     size_t n = json_array_size(v);
     if (n < 1 || n > API_MAX_PROMPTS)
         return api_error_set(e, key, "\"%s\": a list of 1 to %d was expected", key, API_MAX_PROMPTS);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (!add_prompt(r, json_array_get(v, i), api_path("%s[%zu]", key, i).s, m, e))
             return false;
-    }
     return true;
 }
 

@@ -145,6 +145,44 @@ class Generate(Case):
         self.assertEqual(forced["token_ids"], [42] * 8)
         self.assertEqual(len(set(distinct["token_ids"])), 8)
 
+    def test_allowed_tokens(self):
+        """Nothing but allowed tokens at any temperature; among them the best one, or draws by their probabilities."""
+        path = self.temporary() / "prompts.jsonl"
+        allowed = list(range(20, 271, 50))
+        ids = json.loads(good("tokenize", MODEL, "ab", "--json"))["token_ids"]
+        row = json_lines(good("logits", MODEL, "--ids", ids_text(ids)))[0]
+        logits = floats(row["logits_b64"], row["shape"])[0]
+        best, second = sorted(allowed, key=lambda t: -logits[t])[:2]
+        lines = [{"temperature": t, "seed": 3, "allowed_token_ids": allowed, "frequency_penalty": p, "min_p": m}
+                 for t, p, m in ((0, 0, 0), (1, 0, 0), (100, 0, 0), (0, 2, 0), (100, 2, 0.5))]
+        lines += [{"temperature": 2, "seed": s, "max_tokens": 1, "allowed_token_ids": [best, second]} for s in range(400)]
+        path.write_text("\n".join(json.dumps({"prompt": "ab"} | line) for line in lines))
+        results = [r["token_ids"] for r in generate("--prompts", path, "-n", 40)]
+        self.assertEqual(results[0][0], best)
+        for tokens in results[:5]:
+            self.assertEqual(len(tokens), 40)
+            self.assertLessEqual(set(tokens), set(allowed))
+        drawn = [tokens[0] for tokens in results[5:]]
+        share = 1 / (1 + math.exp((logits[second] - logits[best]) / 2))
+        self.assertLessEqual(set(drawn), {best, second})
+        self.assertLess(abs(drawn.count(best) - 400 * share), 5 * math.sqrt(400 * share * (1 - share)))
+
+    def test_bad_words(self):
+        """The greedy text up to where a word of one or two tokens would come, and something else there."""
+        path = self.temporary() / "prompts.jsonl"
+        full = generate("-p", "abc", "-n", 24)[0]["token_ids"]
+        spelled = {v: k for k, v in json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"].items()}
+        plain = [spelled[t].isascii() for t in full]
+        one = plain.index(True)
+        two = next(i for i in range(23) if plain[i] and plain[i + 1])
+        words = [spelled[full[one]], spelled[full[two]] + spelled[full[two + 1]]]
+        path.write_text("\n".join(json.dumps({"prompt": "abc", "bad_words": [w]}) for w in words))
+        results = [r["token_ids"] for r in generate("--prompts", path, "-n", 24)]
+        self.assertNotIn(full[one], results[0])
+        self.assertEqual(results[0][:one], full[:one])
+        self.assertEqual(results[1][:two + 1], full[:two + 1])
+        self.assertNotEqual(results[1][two + 1], full[two + 1])
+
     def test_logprobs(self):
         result = generate("-p", "abc", "-n", 4, "--logprobs", 3)[0]
         self.assertEqual(len(result["logprobs"]), 4)
