@@ -12,6 +12,7 @@ typedef struct Command {
 
 static const Command commands[] = {
     {"generate", cmd_generate, "continue prompts"},
+    {"serve", cmd_serve, "answer requests over HTTP, as OpenAI's API does"},
     {"chat", cmd_chat, "talk to a model in the terminal"},
     {"tokenize", cmd_tokenize, "show the tokens of a text"},
     {"perplexity", cmd_perplexity, "measure how well a model predicts a text"},
