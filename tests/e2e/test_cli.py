@@ -155,7 +155,8 @@ class Generate(Case):
         best, second = sorted(allowed, key=lambda t: -logits[t])[:2]
         lines = [{"temperature": t, "seed": 3, "allowed_token_ids": allowed, "frequency_penalty": p, "min_p": m}
                  for t, p, m in ((0, 0, 0), (1, 0, 0), (100, 0, 0), (0, 2, 0), (100, 2, 0.5))]
-        lines += [{"temperature": 2, "seed": s, "max_tokens": 1, "allowed_token_ids": [best, second]} for s in range(400)]
+        draw = {"temperature": 2, "max_tokens": 1, "allowed_token_ids": [best, second]}
+        lines += [draw | {"seed": s} for s in range(400)]
         path.write_text("\n".join(json.dumps({"prompt": "ab"} | line) for line in lines))
         results = [r["token_ids"] for r in generate("--prompts", path, "-n", 40)]
         self.assertEqual(results[0][0], best)
