@@ -280,7 +280,7 @@ static bool take(Client *c, size_t len, Buf *out)
 
 static const char *header(const Answer *a, const char *name)
 {
-    static char value[1024];
+    static _Thread_local char value[1024];
     size_t len = strlen(name);
     for (const char *p = a->head; (p = strchr(p, '\n')); p++)
         if (!strncasecmp(p + 1, name, len) && p[1 + len] == ':') {
@@ -880,10 +880,10 @@ static void test_idle_reader(void **state)
 {
     (void)state;
     Http *h = start((HttpOptions){.idle_timeout = 1, .max_unsent = 64 << 20});
-    Client c = dial_with(h, 4096);
     Buf large = {0};
-    for (int i = 0; i < 16 << 20; i++)
-        buf_putc(&large, 'x');
+    buf_reserve(&large, 16 << 20);
+    memset(large.data, 'x', large.len = 16 << 20);
+    Client c = dial_with(h, 4096);
     assert_true(says(&c, "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"));
     HttpExchange *x = take_held();
     http_stream_begin(x, 200, "text/plain");
