@@ -197,7 +197,7 @@ bool api_fields_check(ApiKind kind, const json_t *body, ApiError *e)
             return unknown(kind, name, e);
         if (!f->refusal || asks_for_nothing(value, f->neutral))
             continue;
-        api_error_set(e, name, "\"%s\": %s", name, f->refusal);
+        api_error_set(e, name, "\"%s\": %s%s", name, f->refusal, strchr(f->refusal, ';') ? "" : "; leave it out");
         e->code = "unsupported_parameter";
         return false;
     }

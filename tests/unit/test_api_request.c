@@ -308,7 +308,7 @@ static void wrong_generation(void **state)
         {"\"cache_salt\":1", "cache_salt", NULL},            {"\"request_id\":\"a b\"", "request_id", NULL},
         {"\"model\":\"third\"", "model", "\"third\" does not exist"}, {"\"model\":5", "model", NULL},
         {"\"response_format\":{\"type\":\"json_object\"}", "response_format", "constrained decoding"},
-        {"\"guided_json\":{}", "guided_json", "constrained decoding"},
+        {"\"guided_json\":{}", "guided_json", "constrained decoding is missing; leave it out"},
         {"\"structured_outputs\":{\"regex\":\"a\"}", "structured_outputs", "constrained decoding"},
         {"\"use_beam_search\":true", "use_beam_search", "beam search"},
         {"\"length_penalty\":2", "length_penalty", NULL},
