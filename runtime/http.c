@@ -24,7 +24,7 @@
 
 enum { TICK_MS = 200 }; /* how often deadlines are looked at while there are connections */
 
-/* ---- connections --------------------------------------------------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------------------------------------------------- */
 
 static bool watch(Http *h, int fd, uint32_t events, void *what)
 {
@@ -41,9 +41,10 @@ static enum MHD_Result accept_policy(void *http, const struct sockaddr *address,
 
 static void put_address(char out[INET6_ADDRSTRLEN], const struct sockaddr *address)
 {
-    const void *bytes = address->sa_family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr
-                                                       : (const void *)&((const struct sockaddr_in *)address)->sin_addr;
-    if (!inet_ntop(address->sa_family, bytes, out, INET6_ADDRSTRLEN))
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    bool is_v6 = address->sa_family == AF_INET6;
+    if (!inet_ntop(address->sa_family, is_v6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, out, INET6_ADDRSTRLEN))
         strcpy(out, "?");
 }
 
@@ -90,7 +91,8 @@ static void connection_free(Http *h, HttpConnection *c)
     free(c);
 }
 
-static void on_connection(void *http, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode what)
+static void on_connection(void *http, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode what)
 {
     if (what == MHD_CONNECTION_NOTIFY_STARTED)
         *context = connection_new(http, mhd);
@@ -98,7 +100,7 @@ static void on_connection(void *http, struct MHD_Connection *mhd, void **context
         connection_free(http, *context);
 }
 
-/* ---- the network thread -------------------------------------------------------------------------------------------- */
+/* ---- the network thread ------------------------------------------------------------------------------------------ */
 
 /* Throws away what the client still sends; true when there will be no more. */
 static bool drained(int fd)
@@ -225,7 +227,7 @@ static void *network_thread(void *http)
     return NULL;
 }
 
-/* ---- workers ------------------------------------------------------------------------------------------------------- */
+/* ---- workers ----------------------------------------------------------------------------------------------------- */
 
 void http_enqueue(HttpExchange *x)
 {
@@ -268,7 +270,7 @@ static void *worker_thread(void *http)
     return NULL;
 }
 
-/* ---- starting ------------------------------------------------------------------------------------------------------ */
+/* ---- starting ---------------------------------------------------------------------------------------------------- */
 
 static int listen_at(const struct addrinfo *a)
 {
@@ -457,7 +459,7 @@ int http_port(const Http *h)
     return h->port;
 }
 
-/* ---- stopping ------------------------------------------------------------------------------------------------------ */
+/* ---- stopping ---------------------------------------------------------------------------------------------------- */
 
 void http_refuse(Http *h)
 {

@@ -69,7 +69,7 @@ bool http_drain(Http *h, double seconds);
 /* Closes every connection (on_close is called) and waits until every exchange has been ended. NULL is allowed. */
 void http_stop(Http *h);
 
-/* ---- a request, valid until the exchange is ended ------------------------------------------------------------------ */
+/* ---- a request, valid until the exchange is ended ---------------------------------------------------------------- */
 
 const char *http_id(const HttpExchange *x);   /* X-Request-Id of the client when it is harmless, else a new one */
 const char *http_path(const HttpExchange *x); /* percent-decoded, without query */
@@ -79,11 +79,12 @@ const char *http_body(const HttpExchange *x, size_t *len);        /* NUL-termina
 
 /* Calls fn(context) when the client goes away before the exchange has been ended; at once when it has gone already.
  * Never called after the exchange was ended: an end that another thread begins while fn runs waits for it, so no lock
- * that fn takes may be held there. May be called on the network thread: must not block. fn itself may end the exchange. */
+ * that fn takes may be held there. fn may itself end the exchange; it may run on the network thread, so it must not
+ * block. */
 void http_on_close(HttpExchange *x, void (*fn)(void *context), void *context);
 bool http_closed(const HttpExchange *x);
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 void http_set_header(HttpExchange *x, const char *name, const char *value); /* before the answer begins */
 /* The whole answer; ends the exchange. `body` is copied. */

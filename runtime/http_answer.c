@@ -1,6 +1,6 @@
 /* http_answer.c - exchanges: what handlers read of a request, and the way of the answer from any thread to the network
- * thread. Owns the rule for waking connections up: `suspended` says that the library waits; whoever has something for it
- * clears the flag and resumes it, under the exchange's lock, so there is one resume for each suspend. */
+ * thread. Owns the rule for waking connections up: `suspended` says that the library waits; whoever has something for
+ * it clears the flag and resumes it, under the exchange's lock, so there is one resume for each suspend. */
 #include "http_int.h"
 
 #include <assert.h>
@@ -11,7 +11,7 @@
 
 #include "log.h"
 
-/* ---- life ---------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 HttpExchange *http_exchange_new(Http *h, HttpConnection *c, struct MHD_Connection *mhd)
 {
@@ -124,7 +124,7 @@ static void end(HttpExchange *x)
     unref_locked(x);
 }
 
-/* ---- the library's side -------------------------------------------------------------------------------------------- */
+/* ---- the library's side ------------------------------------------------------------------------------------------ */
 
 static void add_header(struct MHD_Response *response, const char *name, const char *value)
 {
@@ -223,7 +223,7 @@ enum MHD_Result http_exchange_answer(HttpExchange *x)
     return http_exchange_queue(x, status, response);
 }
 
-/* ---- what handlers read -------------------------------------------------------------------------------------------- */
+/* ---- what handlers read ------------------------------------------------------------------------------------------ */
 
 const char *http_id(const HttpExchange *x)
 {
@@ -235,7 +235,8 @@ const char *http_path(const HttpExchange *x)
     return x->path;
 }
 
-static const char *find_field(const HttpExchange *x, char kind, const char *name, int (*compare)(const char *, const char *))
+static const char *find_field(const HttpExchange *x, char kind, const char *name,
+                              int (*compare)(const char *, const char *))
 {
     const char *at = x->fields.data, *stop = at + x->fields.len;
     for (const char *value; at < stop; at = value + strlen(value) + 1) {
@@ -284,7 +285,7 @@ bool http_closed(const HttpExchange *x)
     return closed;
 }
 
-/* ---- what handlers write ------------------------------------------------------------------------------------------- */
+/* ---- what handlers write ----------------------------------------------------------------------------------------- */
 
 void http_set_header(HttpExchange *x, const char *name, const char *value)
 {

@@ -1,5 +1,5 @@
-/* http_int.h - what http.c (sockets, threads), http_request.c (reading, the door) and http_answer.c (exchanges, writing)
- * share.
+/* http_int.h - what http.c (sockets, threads), http_request.c (reading, the door) and http_answer.c (exchanges,
+ * writing) share.
  *
  * The network thread drives libmicrohttpd and alone touches connections; it frees a Connection, and thereby lets the
  * library close its socket, only while it runs the library. An exchange has two owners: the library, from the request

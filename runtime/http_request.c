@@ -28,15 +28,16 @@ static const struct {
                        "This method does not fit the path; the header Allow names those that do."},
     [REFUSE_CLOSING] = {503, "Service Unavailable", "server_error", NULL, "The server is shutting down."},
     [REFUSE_FRAMING] = {400, "Bad Request", "invalid_request_error", NULL,
-                        "The length of the body must be given once: by Content-Length or by 'Transfer-Encoding: chunked'."},
-    [REFUSE_SIZE] = {413, "Content Too Large", "invalid_request_error", NULL, "The body is larger than this server takes"},
+                        "The body needs one length: Content-Length, or 'Transfer-Encoding: chunked'."},
+    [REFUSE_SIZE] = {413, "Content Too Large", "invalid_request_error", NULL,
+                     "The body is larger than this server takes"},
     [REFUSE_MEMORY] = {503, "Service Unavailable", "server_error", NULL,
                        "Too many large requests at a time; try again later."},
     [REFUSE_BUSY] = {503, "Service Unavailable", "server_error", NULL, "Too many requests at a time; try again later."},
     [REFUSE_SLOW] = {408, "Request Timeout", "invalid_request_error", NULL, "The request took too long to arrive."},
 };
 
-/* ---- refusing ------------------------------------------------------------------------------------------------------ */
+/* ---- refusing ---------------------------------------------------------------------------------------------------- */
 
 static void put_error(Buf *out, const HttpExchange *x, HttpRefusal why)
 {
@@ -126,7 +127,7 @@ void http_request_slow(HttpExchange *x)
         refuse_raw(x, REFUSE_SLOW);
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------------------------- */
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 const char *http_keys_fault(const char *const *keys)
 {
@@ -160,7 +161,7 @@ static bool key_fits(const HttpExchange *x)
     return fits;
 }
 
-/* ---- the door ------------------------------------------------------------------------------------------------------ */
+/* ---- the door ---------------------------------------------------------------------------------------------------- */
 
 /* The route for method and path; *path_known: another method would do. */
 static const HttpRoute *find_route(const HttpExchange *x, bool *path_known)
@@ -189,7 +190,8 @@ static enum MHD_Result answer_preflight(HttpExchange *x)
     if (!response)
         return MHD_NO;
     MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    MHD_add_response_header(response, "Access-Control-Allow-Headers", headers ? headers : "Authorization, Content-Type");
+    MHD_add_response_header(response, "Access-Control-Allow-Headers",
+                            headers ? headers : "Authorization, Content-Type");
     MHD_add_response_header(response, "Access-Control-Max-Age", "600");
     x->status = 204;
     return http_exchange_queue(x, 204, response);
@@ -242,7 +244,7 @@ static HttpRefusal check_headers(HttpExchange *x, size_t size)
     return check_body(x);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void make_id(char id[68])
 {
@@ -360,7 +362,7 @@ enum MHD_Result http_request_read(void *http, struct MHD_Connection *mhd, const 
     }
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 /* What was answered: by us, by the library (a request that is no HTTP), or nothing any more. */
 static int final_status(const HttpExchange *x)

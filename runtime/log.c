@@ -1,5 +1,5 @@
-/* log.c - events as lines on standard error. Owns the escaping: whatever a client sent, an event stays one line, shows no
- * control characters to a terminal, and is valid UTF-8. A line is put together first and written at once. */
+/* log.c - events as lines on standard error. Owns the escaping: whatever a client sent, an event stays one line, shows
+ * no control characters to a terminal, and is valid UTF-8. A line is put together first and written at once. */
 #include "log.h"
 
 #include <assert.h>

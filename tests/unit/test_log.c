@@ -52,8 +52,8 @@ static void test_text_line(void **state)
 {
     (void)state;
     redirect();
-    log_event(LOG_INFO, "request", "id", "s", "req-1", "path", "s", "/v1/models", "missing", "s", (char *)NULL, "status",
-              "d", -200, "bytes", "l", INT64_MIN, "seconds", "f", 0.125, "nan", "f", NAN, NULL);
+    log_event(LOG_INFO, "request", "id", "s", "req-1", "path", "s", "/v1/models", "missing", "s", (char *)NULL,
+              "status", "d", -200, "bytes", "l", INT64_MIN, "seconds", "f", 0.125, "nan", "f", NAN, NULL);
     assert_line("info request id=req-1 path=/v1/models status=-200 bytes=-9223372036854775808 seconds=0.125 nan=nan\n");
 }
 
@@ -72,8 +72,8 @@ static void test_json_line(void **state)
     (void)state;
     log_setup(LOG_INFO, true);
     redirect();
-    log_event(LOG_WARNING, "request", "id", "s", "a\"\n\x01\xfe", "status", "d", 404, "total", "l", INT64_MAX, "seconds",
-              "f", 0.5, "rate", "f", INFINITY, NULL);
+    log_event(LOG_WARNING, "request", "id", "s", "a\"\n\x01\xfe", "status", "d", 404, "total", "l", INT64_MAX,
+              "seconds", "f", 0.5, "rate", "f", INFINITY, NULL);
     log_setup(LOG_INFO, false);
     Buf text = taken();
     const char *tail = strchr(text.data, ',');
