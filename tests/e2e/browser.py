@@ -125,7 +125,7 @@ class Browser:
     def text(self, selector):
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? null")
 
-    def wait(self, condition, seconds=20):
+    def wait(self, condition, seconds=60):
         deadline = time.monotonic() + seconds
         while not self.run(f"Boolean({condition})"):
             if time.monotonic() > deadline:

@@ -382,7 +382,7 @@ class Live(Served):
                 page.wait("parseFloat(document.querySelector('#kv').innerText) > 0")
                 page.wait("/s p50/.test(document.querySelector('#ttft').innerText)")
                 page.wait("/s p50/.test(document.querySelector('#itl').innerText)")
-                page.wait("columns.running.filter(n => n > 0).length > 10", 60)
+                page.wait("columns.running.filter(n => n > 0).length > 10")
                 page.screenshot(SHOTS / "dashboard-live-light.png")
                 page.look(1440, 1000, dark=True)
                 page.screenshot(SHOTS / "dashboard-live-dark.png")
