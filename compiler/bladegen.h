@@ -33,6 +33,8 @@ typedef struct BladegenTuner BladegenTuner;
 typedef struct BladegenTuning {
     int most;   /* candidates a case that the cost model may leave */
     bool fault; /* for tests: adds a candidate that is wrong and one that differs in the last bit */
+    const char *only; /* JSON [{operator, parameters, bucket, schedule, settings}]: these besides the defaults,
+                         * nothing else; or NULL */
 } BladegenTuning;
 
 /* Plans the model of the request (`output` is not used) with the schedules' defaults and collects the kernels that can

@@ -10,7 +10,7 @@
 set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config llvm-19-dev lld-19 liblua5.4-dev libjansson-dev libpcre2-dev
-          libutf8proc-dev libmicrohttpd-dev libcurl4-openssl-dev libcmocka-dev python3)
+          libutf8proc-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libcmocka-dev python3)
 test_packages=(python3-venv curl)
 test_extras=(prometheus chromium)
 fuzz_packages=(clang-19 libclang-rt-19-dev)

@@ -14,7 +14,8 @@
 
 local cases, by_key, options = {}, {}, {}
 
--- options = {threads, most = candidates a case, fault = whether to add two bad candidates}
+-- options = {threads, most = candidates a case, fault = whether to add two bad candidates,
+--            only = nil or a list of {operator, parameters, bucket, schedule, settings}: these are all candidates there are}
 function tune_collect(given)
   cases, by_key, options = {}, {}, given
   on_choice = function(sch, p, bucket)
@@ -112,6 +113,19 @@ local function choose(c)
   return chosen
 end
 
+-- The default and, where there are any, the settings that were asked for.
+local function chosen_only(c)
+  local list = { { s = default_settings(c.sch, c.p, c.bucket), predicted = 1 } }
+  for _, o in ipairs(options.only) do
+    if o.operator == c.sch.op and o.parameters == parameters_text(c.p) and o.bucket == c.bucket and o.schedule == c.sch.tag then
+      list[2] = { s = o.settings, predicted = 1 }
+    end
+  end
+  for _, candidate in ipairs(list) do candidate.record = build_exactly(c.sch, c.p, candidate.s) end
+  c.combinations = #list
+  return list
+end
+
 -- For tests: what is stored is wrong by one percent, or by its last bit.
 local faults = { wrong = 1.01, bit = 1 + 2^-23 }
 
@@ -143,7 +157,7 @@ function tune_prepare(number)
     local any = build_exactly(c.sch, c.p, default_settings(c.sch, c.p, c.bucket))
     c.workloads = {}
     for i, w in ipairs(tune.workloads(c.p, c.bucket)) do c.workloads[i] = describe_workload(c, any, w) end
-    c.chosen = choose(c)
+    c.chosen = options.only and chosen_only(c) or choose(c)
     if options.fault then add_faults(c, c.chosen) end
     c.small = tune.reduced(c.p)
     for _, candidate in ipairs(c.chosen) do

@@ -1,0 +1,226 @@
+/* offline.c - tuning a machine that has no generator: `build` makes a pack of candidates where there is one, `measure`
+ * needs this program and the pack only, `import` brings the results back; and `export`. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint.h"
+#include "pool.h"
+#include "tuner.h"
+
+static const char weights_name[] = "candidates"; /* in the pack's header: `blade` takes it for no model's pack */
+
+/* ---- build --------------------------------------------------------------------------------------------------------- */
+
+static bool write_candidates(const TunerOptions *o, const Candidates *c, uint64_t build, Err *err)
+{
+    PackHeader h = {.signature = build, .numerics = 1};
+    snprintf(h.target, sizeof h.target, "%s", c->raw.target);
+    snprintf(h.weights, sizeof h.weights, "%s", weights_name);
+    return pack_write(o->output, &h, c->raw.plan, c->raw.plan_len, c->raw.code, c->raw.code_len, err);
+}
+
+/* All cases, or those of one operator; -1 when there are none. */
+static int pick_cases(const char *text, const char *operator, int **list, Err *err)
+{
+    json_t *cases = json_loads(text, 0, NULL), *c;
+    size_t i;
+    int count = 0;
+    *list = xcalloc(json_array_size(cases) + 1, sizeof **list);
+    json_array_foreach(cases, i, c)
+        if (!operator || !strcmp(operator, json_string_value(json_object_get(c, "operator"))))
+            (*list)[count++] = (int)i;
+    json_decref(cases);
+    if (count)
+        return count;
+    err_set(err, "nothing to tune%s%s", operator ? " for operator " : "", operator ? operator : "");
+    return -1;
+}
+
+static bool build(const TunerOptions *o, Err *err)
+{
+    Library l;
+    Candidates c;
+    BladegenTuner *t = library_open(&l, err) ? library_tuner(&l, o, NULL, err) : NULL;
+    if (!t)
+        return false;
+    int *list, count = pick_cases(l.cases(t), o->operator, &list, err);
+    bool ok = count > 0 && library_build(&l, t, list, count, &c, err);
+    if (ok) {
+        ok = write_candidates(o, &c, l.generator(NULL), err);
+        if (ok)
+            printf("%s: %d cases, %d kernels, %.1f MB\n", o->output, count, c.pack->plan->kernels_count,
+                   (double)(c.raw.plan_len + c.raw.code_len) / 1e6);
+        candidates_free(&c);
+    }
+    free(list);
+    l.close(t);
+    return ok;
+}
+
+int tuner_build(const TunerOptions *o)
+{
+    Err err = {0};
+    return build(o, &err) ? 0 : tuner_fail(&err);
+}
+
+/* ---- measure ------------------------------------------------------------------------------------------------------- */
+
+typedef struct Offline {
+    const TunerOptions *o;
+    Arena *arena;
+    Machine machine;
+    Pack file;
+    CasePack *pack;
+    Device *device;
+    int threads;
+    const char *build;
+    VEC(Record) rows;
+    json_t *before; /* what the results file held when --resume was given */
+} Offline;
+
+static bool open_candidates(Offline *x, const char *path, Err *err)
+{
+    if (!pack_open(path, &x->file, err))
+        return false;
+    if (strcmp(x->file.header.weights, weights_name))
+        return err_set(err, "%s: this is a model's pack; `bladetune build` makes packs of candidates", path);
+    if (!cpu_runs(x->file.header.target, err))
+        return err_prefix(err, "%s", path);
+    x->pack = case_read(x->file.plan, x->file.plan_len, x->file.code_len, err);
+    if (!x->pack)
+        return err_prefix(err, "%s", path);
+    x->build = tuner_build_text(x->arena, x->file.header.signature);
+    x->device = device_host_open(x->threads, false, err);
+    return x->device && x->device->ops->load_code(x->device, x->pack->plan, x->file.code, err);
+}
+
+static bool write_results(const Offline *x, Err *err)
+{
+    Buf text = {0};
+    text_from(x->machine.device, x->rows.at, x->rows.len, &text);
+    bool ok = file_write_atomic(x->o->output, text.data, text.len, err);
+    buf_free(&text);
+    return ok;
+}
+
+/* With --resume: rows of an earlier run of the same candidates on this machine. */
+static bool read_before(Offline *x, Err *err)
+{
+    Record *rows;
+    size_t count;
+    if (!x->o->resume || !file_exists(x->o->output))
+        return true;
+    if (!text_read(x->o->output, x->arena, &x->before, &rows, &count, err))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(rows[i].device, x->machine.device) && !strcmp(rows[i].build, x->build))
+            vec_push(&x->rows, rows[i]);
+    return true;
+}
+
+static bool is_done(const Offline *x, const Case *c)
+{
+    for (size_t i = 0; i < x->rows.len; i++) {
+        const Record *r = &x->rows.at[i];
+        if (!strcmp(r->operator, c->operator) && !strcmp(r->parameters, c->parameters) && r->bucket == c->bucket &&
+            !strcmp(r->schedule, c->schedule))
+            return true;
+    }
+    return false;
+}
+
+static bool measure_one(Offline *x, int i, double seconds, Tally *tally, Err *err)
+{
+    const Case *c = &x->pack->cases[i];
+    MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop};
+    CaseResult result;
+    if (!measure_case(x->device, x->pack, c, &m, &result, err))
+        return tuner_stop;
+    vec_push(&x->rows, tuner_record(x->arena, &x->machine, x->file.header.target, x->threads, x->build, c, &result));
+    tuner_print_case(i + 1, x->pack->count, c, &result);
+    tally_add(tally, &result);
+    return write_results(x, err);
+}
+
+static bool measure_all(Offline *x, Err *err)
+{
+    double begin = now_seconds(), end = begin + x->o->seconds;
+    Tally tally = {0};
+    bool ok = write_results(x, err); /* tells at once when it can't be written */
+    int left = 0;
+    for (int i = 0; ok && i < x->pack->count; i++) {
+        if (is_done(x, &x->pack->cases[i]))
+            continue;
+        if (tuner_stop || now_seconds() >= end)
+            left++;
+        else
+            ok = measure_one(x, i, MAX(2 * (end - now_seconds()) / (x->pack->count - i), 0.5), &tally, err);
+    }
+    tally_print(&tally, now_seconds() - begin);
+    if (ok && left)
+        printf("%d cases are left; --resume goes on from here\n", left);
+    return ok;
+}
+
+int tuner_measure(const TunerOptions *o)
+{
+    Err err = {0};
+    Offline x = {.o = o, .arena = arena_new(), .threads = o->threads ? (int)o->threads : pool_cores()};
+    tuner_stop_on_signals();
+    machine_read(&x.machine);
+    bool ok = open_candidates(&x, o->args[1], &err) && read_before(&x, &err) && measure_all(&x, &err);
+    if (x.device)
+        x.device->ops->close(x.device);
+    case_free(x.pack);
+    pack_close(&x.file);
+    json_decref(x.before);
+    vec_free(&x.rows);
+    arena_free(x.arena);
+    return ok ? (tuner_stop ? 130 : 0) : tuner_fail(&err);
+}
+
+/* ---- import, export ------------------------------------------------------------------------------------------------ */
+
+static bool import(const TunerOptions *o, Arena *a, Err *err)
+{
+    json_t *root;
+    Record *rows;
+    size_t count;
+    if (!text_read(o->args[1], a, &root, &rows, &count, err))
+        return false;
+    Db *db = tuner_db(o, err);
+    bool ok = db != NULL;
+    for (size_t i = 0; ok && i < count; i++)
+        ok = db_put(db, &rows[i], err);
+    if (ok && count)
+        ok = db_write_text(db, rows[0].device, err);
+    if (ok)
+        printf("%zu results of %s\n", count, count ? rows[0].device : "no device");
+    db_close(db);
+    json_decref(root);
+    return ok;
+}
+
+int tuner_import(const TunerOptions *o)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    bool ok = import(o, a, &err);
+    arena_free(a);
+    return ok ? 0 : tuner_fail(&err);
+}
+
+int tuner_export(const TunerOptions *o)
+{
+    Err err = {0};
+    Buf text = {0};
+    Machine m;
+    machine_read(&m);
+    Db *db = tuner_db(o, &err);
+    bool ok = db && text_put(db, o->device ? o->device : m.device, false, &text, &err) &&
+              file_write_atomic(o->args[1], text.data, text.len, &err);
+    db_close(db);
+    buf_free(&text);
+    return ok ? 0 : tuner_fail(&err);
+}

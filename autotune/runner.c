@@ -1,0 +1,307 @@
+/* runner.c - arguments and launches of a case; see runner.h. */
+#include "runner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { MOST_COPIES = 64, SLACK = 256 /* bytes behind an argument that must stay as they are */, TRIES = 4 };
+
+static const double sample_seconds = 400e-6, limit_seconds = 0.03;
+static const int64_t smallest_cache = 16 << 20;
+
+typedef struct Block { /* memory of the device */
+    void *memory;
+    size_t bytes;
+} Block;
+
+struct Runner {
+    Device *device;
+    const CasePack *pack;
+    const Case *c;
+    Arena *arena;
+    VEC(Block) blocks;
+    int copies, next;                             /* of cold arguments; the one that the next launch takes */
+    void **address[CASE_WORKLOADS];               /* [copy * args + arg] */
+    uint8_t *expected[CASE_WORKLOADS][CASE_ARGS]; /* what the default wrote */
+    uint8_t *got;                                 /* what a candidate wrote, as large as the largest argument */
+    int launches[CASE_WORKLOADS];                 /* of a sample; 0: not yet known */
+};
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+static void *take(Runner *r, int64_t bytes, Err *err)
+{
+    Block b = {NULL, (size_t)bytes + SLACK};
+    b.memory = r->device->ops->alloc(r->device, b.bytes, DEVICE_LOCAL, err);
+    if (b.memory)
+        vec_push(&r->blocks, b);
+    return b.memory;
+}
+
+static PlanFill random_fill(DType type)
+{
+    return (PlanFill){.type = type, .scale = 0.3};
+}
+
+/* s32 arguments without contents of their own are sums of a group of int8: small, so that no bit is hidden by others. */
+static void fill_small(Device *d, void *to, int64_t bytes)
+{
+    int32_t *v = xcalloc((size_t)bytes / 4 + 1, sizeof *v);
+    for (int64_t i = 0; i < bytes / 4; i++)
+        v[i] = (int32_t)((uint64_t)i * 2654435761u >> 7 & 2047) - 1024;
+    d->ops->copy_in(d, to, v, (size_t)bytes);
+    free(v);
+}
+
+static void fill_arg(Runner *r, const CaseArg *a, void *to, uint64_t seed)
+{
+    PlanFill f = random_fill(a->type);
+    if (a->type == DT_S32 && !a->cold)
+        fill_small(r->device, to, a->bytes);
+    else
+        r->device->ops->fill(r->device, to, (size_t)a->bytes + SLACK, &f, seed);
+}
+
+static void *with_data(Runner *r, const json_t *data, Err *err)
+{
+    size_t n = json_array_size(data);
+    int32_t *v = xcalloc(n + 1, sizeof *v);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (int32_t)json_integer_value(json_array_get(data, i));
+    void *to = take(r, (int64_t)n * 4, err);
+    if (to)
+        r->device->ops->copy_in(r->device, to, v, n * 4);
+    free(v);
+    return to;
+}
+
+static int64_t last_cache(void)
+{
+    long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return MAX(bytes, smallest_cache);
+}
+
+/* Copies of the cold arguments so that the workload that reads least exceeds the cache, within a quarter of memory. */
+static int copies_needed(const Runner *r)
+{
+    int64_t available, total, bytes = 1, least = INT64_MAX;
+    r->device->ops->memory(r->device, &available, &total);
+    for (int i = 0; i < r->c->args_count; i++)
+        bytes += r->c->args[i].cold ? r->c->args[i].bytes : 0;
+    for (int w = 0; w < r->c->workloads_count; w++)
+        least = MIN(least, MAX((int64_t)r->c->workloads[w].read, 1));
+    int64_t wanted = MIN((2 * last_cache() + least - 1) / least, MOST_COPIES);
+    return (int)MAX(MIN(wanted, available / 4 / bytes), 1);
+}
+
+/* Argument `i` for every copy: its own memory when cold, otherwise the same. */
+static bool place_arg(Runner *r, int i, Err *err)
+{
+    const CaseArg *a = &r->c->args[i];
+    void *shared = NULL;
+    for (int copy = 0; copy < r->copies; copy++) {
+        if (a->cold || !shared) {
+            shared = take(r, a->bytes, err);
+            if (!shared)
+                return false;
+            fill_arg(r, a, shared, (uint64_t)(i + 1) * 1000 + (uint64_t)copy);
+        }
+        for (int w = 0; w < r->c->workloads_count; w++)
+            r->address[w][copy * r->c->args_count + i] = shared;
+    }
+    return true;
+}
+
+static bool place_data(Runner *r, int w, int i, Err *err)
+{
+    const json_t *data = r->c->workloads[w].data[i];
+    void *to = data ? with_data(r, data, err) : NULL;
+    for (int copy = 0; to && copy < r->copies; copy++)
+        r->address[w][copy * r->c->args_count + i] = to;
+    return !data || to;
+}
+
+static bool place(Runner *r, Err *err)
+{
+    r->copies = copies_needed(r);
+    for (int w = 0; w < r->c->workloads_count; w++)
+        r->address[w] = arena_array(r->arena, void *, r->copies * r->c->args_count);
+    for (int i = 0; i < r->c->args_count; i++)
+        if (!place_arg(r, i, err))
+            return false;
+    for (int w = 0; w < r->c->workloads_count; w++)
+        for (int i = 0; i < r->c->args_count; i++)
+            if (!place_data(r, w, i, err))
+                return false;
+    return true;
+}
+
+Runner *runner_new(Device *d, const CasePack *p, const Case *c, Err *err)
+{
+    Runner *r = xcalloc(1, sizeof *r);
+    r->device = d;
+    r->pack = p;
+    r->c = c;
+    r->arena = arena_new();
+    int64_t most = 0;
+    for (int i = 0; i < c->args_count; i++)
+        most = MAX(most, c->args[i].written ? c->args[i].bytes : 0);
+    r->got = xmalloc((size_t)most + SLACK);
+    if (place(r, err))
+        return r;
+    runner_free(r);
+    return NULL;
+}
+
+void runner_free(Runner *r)
+{
+    if (!r)
+        return;
+    for (size_t i = 0; i < r->blocks.len; i++)
+        r->device->ops->free(r->device, r->blocks.at[i].memory, r->blocks.at[i].bytes);
+    for (int w = 0; w < CASE_WORKLOADS; w++)
+        for (int i = 0; i < CASE_ARGS; i++)
+            free(r->expected[w][i]);
+    free(r->got);
+    vec_free(&r->blocks);
+    arena_free(r->arena);
+    free(r);
+}
+
+/* ---- launches ------------------------------------------------------------------------------------------------------ */
+
+static void launch(Runner *r, int w, int candidate, int copy)
+{
+    int kernel = r->c->candidates[candidate].kernel;
+    const int64_t *sizes = r->c->workloads[w].sizes;
+    r->device->ops->launch(r->device, kernel, r->address[w] + copy * r->c->args_count, sizes,
+                           plan_blocks(&r->pack->plan->kernels[kernel], sizes));
+}
+
+static bool same_bytes(const CaseArg *a, const CaseWorkload *w, const uint8_t *got, const uint8_t *want, char *why,
+                       size_t size)
+{
+    size_t n = (size_t)a->bytes + SLACK, first = 0, count = 0;
+    if (!memcmp(got, want, n))
+        return true;
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != want[i] && count++ == 0)
+            first = i;
+    snprintf(why, size, "not bit-equal to the default with %s: %zu bytes of %s differ, the first at %zu", w->name, count,
+             a->name, first);
+    return false;
+}
+
+bool runner_same_bits(Runner *r, int w, int candidate, char *why, size_t size)
+{
+    bool same = true;
+    for (int i = 0; i < r->c->args_count; i++)
+        if (r->c->args[i].written)
+            fill_arg(r, &r->c->args[i], r->address[w][i], (uint64_t)i + 1);
+    launch(r, w, candidate, 0);
+    r->device->ops->sync(r->device);
+    for (int i = 0; i < r->c->args_count; i++) {
+        size_t n = (size_t)r->c->args[i].bytes + SLACK;
+        if (!r->c->args[i].written)
+            continue;
+        bool first = !r->expected[w][i];
+        if (first)
+            r->expected[w][i] = xmalloc(n);
+        r->device->ops->copy_out(r->device, first ? r->expected[w][i] : r->got, r->address[w][i], n);
+        same = same && (first || same_bytes(&r->c->args[i], &r->c->workloads[w], r->got, r->expected[w][i], why, size));
+    }
+    return same;
+}
+
+static long interruptions(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_nivcsw;
+}
+
+static double timed(Runner *r, int w, int candidate, int launches)
+{
+    double start = now_seconds();
+    for (int i = 0; i < launches; i++) {
+        launch(r, w, candidate, r->next);
+        r->next = (r->next + 1) % r->copies;
+    }
+    r->device->ops->sync(r->device);
+    return (now_seconds() - start) / launches;
+}
+
+double runner_sample(Runner *r, int w, int candidate)
+{
+    if (!r->launches[w]) {
+        timed(r, w, 0, 1);
+        double one = MIN(timed(r, w, 0, 1), timed(r, w, 0, 1));
+        r->launches[w] = (int)MAX(1, MIN(sample_seconds / MAX(one, 1e-7), 256));
+    }
+    double best = 0;
+    for (int i = 0; i < TRIES; i++) {
+        long before = interruptions();
+        double seconds = timed(r, w, candidate, r->launches[w]);
+        if (i == 0 || seconds < best)
+            best = seconds;
+        if (interruptions() == before)
+            return seconds;
+    }
+    return best;
+}
+
+/* ---- limits -------------------------------------------------------------------------------------------------------- */
+
+static const PlanLimit *find_limit(const Plan *p, const char *name)
+{
+    for (int i = 0; i < p->limits_count; i++)
+        if (!strcmp(p->limits[i].name, name))
+            return &p->limits[i];
+    return NULL;
+}
+
+/* Best of several runs of `rows` blocks, in rows a second; more of them while the process is being interrupted. */
+static double limit_rate(Runner *r, const PlanLimit *l, void *const *buffers, int64_t rows)
+{
+    int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
+    double best = 0, begin = now_seconds(), spent = 0;
+    for (int clean = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds; spent = now_seconds() - begin) {
+        long before = interruptions();
+        double t = now_seconds();
+        r->device->ops->launch(r->device, l->kernel, buffers, sizes, rows);
+        r->device->ops->sync(r->device);
+        best = MAX(best, (double)rows / (now_seconds() - t));
+        clean += interruptions() == before;
+    }
+    return best;
+}
+
+double runner_limit(Runner *r, const char *name)
+{
+    const PlanLimit *l = find_limit(r->pack->plan, name);
+    if (!l)
+        return 0;
+    int64_t rows = l->bytes_per_block ? MAX(2 * last_cache() / l->bytes_per_block, 1) : 64, input = 0;
+    for (int i = 0; i < l->inputs; i++)
+        input += plan_room(l->input_bytes[i]);
+    input = MAX(input, rows * l->bytes_per_block);
+    size_t held = r->blocks.len;
+    char *in = take(r, input, NULL), *out = in ? take(r, rows * l->output_bytes, NULL) : NULL;
+    double rate = 0;
+    if (out) {
+        void *buffers[PLAN_MAX_INPUTS + 1] = {in};
+        int n = 0;
+        PlanFill ones = {.type = DT_F32, .scale = 1};
+        r->device->ops->fill(r->device, in, (size_t)input, &ones, 1);
+        for (int64_t at = 0; n < l->inputs; at += plan_room(l->input_bytes[n++]))
+            buffers[n] = in + at;
+        buffers[MAX(n, 1)] = out;
+        rate = limit_rate(r, l, buffers, rows) * (double)(l->bytes_per_block ? l->bytes_per_block : l->ops_per_block);
+    }
+    for (; r->blocks.len > held; r->blocks.len--)
+        r->device->ops->free(r->device, r->blocks.at[r->blocks.len - 1].memory, r->blocks.at[r->blocks.len - 1].bytes);
+    return rate;
+}
