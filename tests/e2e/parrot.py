@@ -18,7 +18,7 @@ HERMES = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
     "{% for call in m.tool_calls or [] %}<tool_call>\n{\"name\": \"{{ call.function.name }}\", "
     "\"arguments\": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% if thinking %}<think>\n{% endif %}{{ script }}{% endif %}")
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{{ script }}{% if thinking %}<think>{% endif %}{% endif %}")
 
 LLAMA3 = (
     "{%- if tools %}<|start_header_id|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"

@@ -19,7 +19,7 @@ CHAT_TEMPLATE = ("{% for m in messages %}{{ m.role | upper + ':\n' + m.content }
 
 
 def demo_copy(folder, context):
-    """The demo model with a chat template and a longer context (its positions are rotary: it runs, whatever it says)."""
+    """The demo model with a chat template and a longer context. Its positions are rotary: it runs, whatever it says."""
     shutil.copytree(DEMO, folder)
     for name, more in (("config.json", {"max_position_embeddings": context}),
                        ("tokenizer_config.json", {"chat_template": CHAT_TEMPLATE, "model_max_length": context})):
