@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import itertools
 import json
+import pathlib
 import re
 import sys
 import threading
@@ -14,7 +15,7 @@ import unittest
 
 import common
 from browser import CHROMIUM, Browser
-from serving import Served
+from serving import Served, Server
 
 PAGE = (common.ROOT / "runtime" / "dashboard.html").read_text()
 SHOTS = common.BUILD / "screenshots"
@@ -394,6 +395,20 @@ class Live(Served):
             top = page.run("Math.max(...columns.running)")
             self.assertTrue(1 <= top <= self.STREAMS, top)
             self.assertEqual(page.complaints, [])
+
+    def test_with_a_key(self):
+        """The page comes without a key, its numbers don't."""
+        server = Server(pathlib.Path(self.folder.name) / "demo", "--api-key", "s3cret")
+        self.addCleanup(server.log.close)
+        self.addCleanup(server.stop)
+        self.assertEqual([server.request("GET", path)[0] for path in ("/dashboard", "/dashboard/data", "/metrics")],
+                         [200, 401, 401])
+        with Browser() as page:
+            page.open(server.url + "/dashboard")
+            page.wait("document.activeElement.id === 'key'")
+            page.type("s3cret")
+            page.wait(f"{LIVE} && columns.t.length > 2")
+            self.assertEqual(page.text("#running"), "0")
 
 
 if __name__ == "__main__":
