@@ -155,10 +155,21 @@ static size_t peak_concurrency(const LoadRecord *records, size_t n)
     return peak;
 }
 
-/* Chunks with tokens in the fullest of the seconds since the first request was sent. */
+/* Adds the tokens of a request to the seconds in which its chunks came, evenly among the chunks. */
+static void add_seconds(const LoadRecord *r, double first, double *seconds, size_t n)
+{
+    double at = r->start + r->ttft - first, tokens = (double)r->output_tokens / (double)(r->itl.len + 1);
+    seconds[MIN((size_t)at, n - 1)] += tokens;
+    for (size_t k = 0; k < r->itl.len; k++) {
+        at += r->itl.at[k];
+        seconds[MIN((size_t)at, n - 1)] += tokens;
+    }
+}
+
+/* Tokens of the fullest second, of those since the first request was sent. */
 static double peak_output(const LoadRecord *records, size_t n)
 {
-    double first = INFINITY, last = 0;
+    double first = INFINITY, last = 0, peak = 0;
     for (size_t i = 0; i < n; i++)
         if (records[i].outcome == LOAD_OK) {
             first = fmin(first, records[i].start);
@@ -166,21 +177,14 @@ static double peak_output(const LoadRecord *records, size_t n)
         }
     if (first > last)
         return 0;
-    size_t seconds = (size_t)(last - first) + 2;
-    double *chunks = xcalloc(seconds, sizeof *chunks), peak = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (records[i].outcome != LOAD_OK)
-            continue;
-        double at = records[i].start + records[i].ttft - first;
-        chunks[MIN((size_t)at, seconds - 1)]++;
-        for (size_t k = 0; k < records[i].itl.len; k++) {
-            at += records[i].itl.at[k];
-            chunks[MIN((size_t)at, seconds - 1)]++;
-        }
-    }
-    for (size_t i = 0; i < seconds; i++)
-        peak = fmax(peak, chunks[i]);
-    free(chunks);
+    size_t count = (size_t)(last - first) + 2;
+    double *seconds = xcalloc(count, sizeof *seconds);
+    for (size_t i = 0; i < n; i++)
+        if (records[i].outcome == LOAD_OK)
+            add_seconds(&records[i], first, seconds, count);
+    for (size_t i = 0; i < count; i++)
+        peak = fmax(peak, seconds[i]);
+    free(seconds);
     return peak;
 }
 

@@ -90,7 +90,7 @@ typedef struct LoadMetrics {
     int64_t input_tokens, output_tokens;
     double request_throughput, output_throughput, total_throughput, goodput; /* a second */
     size_t peak_concurrency;   /* requests in flight at once, exactly, failed ones too */
-    double peak_output;        /* chunks with tokens in the fullest second */
+    double peak_output;        /* tokens in the fullest second */
     LoadDist ttft, tpot, itl, latency, lag; /* lag: sent later than scheduled, the client's own delay or --concurrency */
     LoadFailures failures[LOAD_MAX_KINDS]; /* most frequent first; kinds beyond these are only in `failed` */
     int failures_count;
