@@ -1,4 +1,5 @@
-"""`blade load` against `blade serve`: lengths as asked, and a server that stays responsive at four times its capacity.
+"""`blade load` against `blade serve`: lengths as asked, the commands of the README, and a server that stays responsive at
+four times its capacity.
 
 The server under load runs a model of random weights whose step takes some milliseconds, so that its steps are measured and
 not the machine's scheduler. Other programs on the machine disturb such figures, so the best of a few attempts counts; all of
@@ -10,7 +11,7 @@ import shutil
 import struct
 import subprocess
 
-from common import BUILD, Result, main
+from common import BLADE, BUILD, ROOT, Result, main
 from serving import DEMO, Served
 
 LOAD = BUILD / "bin" / "blade-load"
@@ -71,6 +72,23 @@ class Lengths(Served):
             self.assertEqual(result["workload"]["prompts"], kind)
             self.assertEqual((one["completed"], one["failed"], one["requests_without_usage"]), (12, 0, 0))
             self.assertEqual((one["total_input_tokens"], one["total_output_tokens"]), (3600, 240))
+
+
+class Readme(Served):
+    """The commands of the README's chapter, as they stand there; only program, address and folder are those of the test."""
+
+    def test_as_written(self):
+        chapter = (ROOT / "README.md").read_text().split("\n## Load-test\n")[1].split("\n## ")[0]
+        lines = [line.strip() for line in chapter.splitlines() if line.startswith("    ")]
+        self.assertGreaterEqual(len(lines), 4)
+        folder = self.temporary()
+        for line in lines:
+            line = line.replace("build/release/bin/blade", str(BLADE)).replace("http://127.0.0.1:8000", self.server.url)
+            result = Result([line], subprocess.run(line, shell=True, cwd=folder, capture_output=True, timeout=300))
+            self.assertEqual(result.code, 0, result)
+            self.assertNotRegex(result.out, r"Failed requests: +[1-9]")
+        for name in ("ours-ttft.svg", "ours-itl.svg", "both-ttft.svg", "both-itl.svg", "ours.json"):
+            self.assertTrue((folder / name).exists(), name)
 
 
 class Overload(Served):
