@@ -29,6 +29,7 @@ typedef struct RunOptions {
     int64_t max_outputs;   /* rows of logits a step; set by commands, not by users */
     int64_t shuffle_pages, bucket;
     bool no_prefix_cache;
+    bool queue;            /* the device runs a step while the next one is prepared; set by commands */
 } RunOptions;
 
 #define RUN_OPTIONS_DEFAULT {.bucket = -1}

@@ -21,7 +21,7 @@
 typedef struct ServeFlags {
     const char *host, *device, *template, *tools, *reasoning, *log_level, *log_format, *cors, *defaults, *pooling;
     int64_t port, max_queued_requests, max_queued_tokens, max_body;
-    double max_queue_time, shutdown_timeout;
+    double max_queue_time, shutdown_timeout, max_decode_stretch;
     OptStrings keys, names;
     bool timing;
 } ServeFlags;
@@ -106,6 +106,8 @@ static bool open_engine(void *context, EngineOptions *options, Engine **engine, 
 {
     Serve *s = context;
     s->run.max_outputs = (s->run.max_num_seqs ? s->run.max_num_seqs : 64) + 32; /* so that prompt_logprobs advance */
+    s->run.queue = true;
+    options->max_decode_stretch = s->flags.max_decode_stretch;
     if (!session_open_engine(&s->session, s->session.dir, &s->run, options, err))
         return false;
     *engine = s->session.engine;
@@ -354,7 +356,7 @@ int cmd_serve(int argc, char **argv)
         .run = RUN_OPTIONS_DEFAULT,
         .flags = {.host = "127.0.0.1", .port = 8000, .device = "auto", .tools = "auto", .reasoning = "auto",
                   .log_level = "info", .log_format = "text", .defaults = "auto", .pooling = "mean",
-                  .max_queued_requests = 1024, .shutdown_timeout = 30},
+                  .max_queued_requests = 1024, .shutdown_timeout = 30, .max_decode_stretch = 2},
     };
     ServeFlags *f = &s.flags;
     const OptRow rows[] = {
@@ -370,6 +372,9 @@ int cmd_serve(int argc, char **argv)
          "that wait for the engine; more are refused with 429\n(default 1024; 0: no limit)", 0, 1 << 30},
         {"max-queued-tokens", 0, OPT_INT, &f->max_queued_tokens, "N", "the same for their prompt tokens", 0, 0x1p62},
         {"max-queue-time", 0, OPT_REAL, &f->max_queue_time, "SECONDS", "requests that wait longer get 503", 0, 1e9},
+        {"max-decode-stretch", 0, OPT_REAL, &f->max_decode_stretch, "X",
+         "prompts are computed in pieces that make a step at\nmost about X times as long as one that only decodes\n"
+         "(default 2; 0: no limit)", 0, 1e9},
         {"shutdown-timeout", 0, OPT_REAL, &f->shutdown_timeout, "SECONDS",
          "how long running requests may go on after SIGTERM\n(default 30)", 0, 1e9},
         {"chat-template", 0, OPT_STRING, &f->template, "FILE", "a Jinja template in place of the model's"},

@@ -88,6 +88,7 @@ ModelOptions run_options_apply(const RunOptions *o, const char *model)
         .max_model_len = o->max_model_len,
         .max_outputs = o->max_outputs,
         .kv_cache_memory = o->kv_cache_memory,
+        .queue = o->queue,
     };
 }
 
