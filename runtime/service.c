@@ -128,25 +128,32 @@ static bool check(const Service *s, const CompletionRequest *r, Err *err)
     return engine_accepts(s->engine, &e, err);
 }
 
+/* Sequences that could still run now. */
+static int64_t free_places(const Service *s)
+{
+    int64_t started = atomic_load(&s->live) - atomic_load(&s->waiting);
+    return MAX(s->limits.seqs - started, 0);
+}
+
 /* With the lock held. */
 static SubmitResult admit(const Service *s, const CompletionRequest *r, Err *err)
 {
     int64_t waiting = atomic_load(&s->waiting), tokens = atomic_load(&s->waiting_tokens), most;
+    SubmitResult result = SUBMIT_OK;
+    if (s->state == SERVICE_FAILED || s->closing)
+        result = SUBMIT_CLOSING;
+    else if (waiting && (most = s->o.max_queued_requests) && waiting + r->choices - free_places(s) > most)
+        result = SUBMIT_FULL;
+    else if (waiting && (most = s->o.max_queued_tokens) && tokens + (int64_t)r->choices * r->prompt_len > most)
+        result = SUBMIT_FULL;
     if (s->state == SERVICE_FAILED)
         err_set(err, "the engine has failed: %s", s->failure.text);
     else if (s->closing)
         err_set(err, "the server is shutting down");
-    if (s->closing || s->state == SERVICE_FAILED)
-        return SUBMIT_CLOSING;
-    if (waiting && (most = s->o.max_queued_requests) && waiting + r->choices > most)
-        err_set(err, "the server is busy: %" PRId64 " requests wait, at most %" PRId64 " may; try again later", waiting,
-                most);
-    else if (waiting && (most = s->o.max_queued_tokens) && tokens + (int64_t)r->choices * r->prompt_len > most)
-        err_set(err, "the server is busy: %" PRId64 " prompt tokens wait, at most %" PRId64 " may; try again later",
-                tokens, most);
-    else
-        return SUBMIT_OK;
-    return SUBMIT_FULL;
+    else if (result == SUBMIT_FULL)
+        err_set(err, "the server is busy: %" PRId64 " requests with %" PRId64 " prompt tokens wait; try again later",
+                waiting, tokens);
+    return result;
 }
 
 static void init_choice(const Service *s, Completion *m, int index, const CompletionRequest *r)

@@ -28,8 +28,8 @@ typedef struct ServiceOptions {
     void *context;
     const Tokenizer *tokenizer;   /* must outlive the service */
     Metrics *metrics;             /* likewise; NULL: none */
-    int64_t max_queued_requests;  /* choices that wait for the engine; 0: no limit */
-    int64_t max_queued_tokens;    /* prompt tokens of those; 0: no limit */
+    int64_t max_queued_requests;  /* choices that wait, beyond the places free in the engine; 0: no limit */
+    int64_t max_queued_tokens;    /* prompt tokens of all that wait; 0: no limit */
     double max_queue_time;        /* seconds a request may wait before its first step; 0: no limit */
 } ServiceOptions;
 

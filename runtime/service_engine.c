@@ -159,7 +159,8 @@ static void on_row(void *context, int position, const float *logits, float log_s
     p->rank = 1;
     for (int64_t t = 0; t < m->service->vocab; t++)
         p->rank += logits[t] > logits[p->id];
-    p->top_count = sampling_top(logits, m->service->vocab, log_sum_exp, m->prompt_logprobs, p->top);
+    if (m->prompt_logprobs)
+        p->top_count = sampling_top(logits, m->service->vocab, log_sum_exp, m->prompt_logprobs, p->top);
 }
 
 static void on_hidden(void *context, int position, const float *state)
@@ -436,9 +437,9 @@ static void run(Service *s)
 void *service_engine_main(void *service)
 {
     Service *s = service;
-    pthread_setname_np(pthread_self(), "engine");
     Err err = {0};
     bool ok = open_engine(s, &err);
+    pthread_setname_np(pthread_self(), "engine"); /* behind open: its threads keep the name of the program */
     set_state(s, ok ? SERVICE_OPEN : SERVICE_FAILED, &err);
     if (!ok)
         return NULL;
