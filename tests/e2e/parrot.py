@@ -6,6 +6,7 @@ the end-of-sequence token. Prompts consist of single bytes: the last byte of a p
 """
 import array
 import json
+import math
 import struct
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -50,23 +51,27 @@ def cut(script, seen):
     return pieces
 
 
-def write_safetensors(path, tensors):
-    """{name: (shape, array of float32)}"""
-    header, data = {}, bytearray()
-    for name, (shape, values) in tensors.items():
-        begin = len(data)
-        data += values.tobytes()
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+def write_header(file, tensors):
+    """The beginning of a safetensors file; the data of {name: (dtype, shape)} follows in that order."""
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + {"F32": 4, "BF16": 2}[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    file.write(struct.pack("<Q", len(text)) + text)
+
+
+def write_safetensors(path, tensors):
+    """{name: (shape, array of float32)}"""
+    with open(path, "wb") as f:
+        write_header(f, {name: ("F32", shape) for name, (shape, _) in tensors.items()})
+        for _, values in tensors.values():
+            f.write(values.tobytes())
 
 
 def zeros(*shape):
-    count = 1
-    for n in shape:
-        count *= n
-    return list(shape), array.array("f", bytes(4 * count))
+    return list(shape), array.array("f", bytes(4 * math.prod(shape)))
 
 
 def ones(n):
