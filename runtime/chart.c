@@ -15,7 +15,7 @@ typedef struct Axis {
     bool log;
 } Axis;
 
-/* ---- scales ------------------------------------------------------------------------------------------------------------------ */
+/* ---- scales ---------------------------------------------------------------------------------------------------- */
 
 void chart_ticks(double lo, double hi, int max, double *first, double *step)
 {
@@ -85,7 +85,7 @@ static double place(const Axis *a, double value, double from, double to)
     return from + (v - a->lo) / (a->hi - a->lo) * (to - from);
 }
 
-/* ---- drawing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- drawing --------------------------------------------------------------------------------------------------- */
 
 /* Escaped; what is not UTF-8 becomes U+FFFD, so that the document stays well-formed. */
 static void put_text(Buf *out, const char *text)
@@ -163,7 +163,14 @@ static void curve(Buf *out, const Chart *c, const ChartSeries *s, const Axis *x,
     for (size_t i = 0; i < s->n; i++)
         if (visible(c, s, i))
             buf_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\" stroke=\"%s\"/>\n",
-                       place(x, s->x[i], LEFT, RIGHT), place(y, s->y[i], BOTTOM, TOP), s->dashed ? "white" : color, color);
+                       place(x, s->x[i], LEFT, RIGHT), place(y, s->y[i], BOTTOM, TOP), s->dashed ? "white" : color,
+                       color);
+}
+
+static void sample_line(Buf *out, double x, double y, const char *color, bool dashed)
+{
+    buf_printf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"%s/>\n",
+               x, y, x + 32, y, color, dashed ? " stroke-dasharray=\"7 4\"" : "");
 }
 
 /* Below the chart, two entries a row. */
@@ -173,8 +180,7 @@ static void legend(Buf *out, const Chart *c)
         const ChartSeries *s = &c->series[i];
         double x = LEFT + (i % 2 ? (RIGHT - LEFT) / 2.0 : 0), y = HEIGHT - 8 + ROW * (double)(i / 2);
         const char *color = palette[(size_t)s->color % COUNT(palette)];
-        buf_printf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"%s/>\n", x, y - 4,
-                   x + 32, y - 4, color, s->dashed ? " stroke-dasharray=\"7 4\"" : "");
+        sample_line(out, x, y - 4, color, s->dashed);
         buf_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\" stroke=\"%s\"/>\n", x + 16, y - 4,
                    s->dashed ? "white" : color, color);
         label(out, x + 40, y, "", s->label);
@@ -185,8 +191,9 @@ void chart_svg(const Chart *c, Buf *out)
 {
     Axis x = linear_axis(c, false), y = c->log_y ? log_axis(c) : linear_axis(c, true);
     int height = HEIGHT + 8 + ROW * (int)((c->series_count + 1) / 2);
-    buf_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\""
-               " font-family=\"DejaVu Sans, Arial, sans-serif\" font-size=\"12\" fill=\"#222222\">\n", WIDTH, height, WIDTH, height);
+    buf_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\"", WIDTH,
+               height, WIDTH, height);
+    buf_puts(out, " font-family=\"DejaVu Sans, Arial, sans-serif\" font-size=\"12\" fill=\"#222222\">\n");
     buf_printf(out, "<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n", WIDTH, height);
     label(out, (LEFT + RIGHT) / 2.0, 30, "text-anchor=\"middle\" font-size=\"16\"", c->title);
     grid(out, &x, &y);

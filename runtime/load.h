@@ -19,7 +19,7 @@
 
 #include "load_stats.h"
 
-/* ---- load_server.c ----------------------------------------------------------------------------------------------------- */
+/* ---- load_server.c --------------------------------------------------------------------------------------------- */
 
 typedef struct LoadServer {
     const char *api_key;  /* NULL: none */
@@ -37,8 +37,8 @@ typedef struct LoadServer {
 bool load_server_open(LoadServer *s, const char *url, const char *model, Err *err);
 void load_server_close(LoadServer *s); /* all zero is allowed */
 
-/* Tokens of the text as prompt of the endpoint, template and special tokens included; -1 when it cannot be found out. By
- * /tokenize, without it by a request for one token. */
+/* Tokens of the text as prompt of the endpoint, template and special tokens included; -1 when it cannot be found out.
+ * By /tokenize, without it by a request for one token. */
 int64_t load_count_tokens(LoadServer *s, const char *text);
 
 /* Appends the token ids of the text, without special tokens; false when the server has no /tokenize. */
@@ -55,7 +55,7 @@ bool load_call(LoadServer *s, const char *path, const char *body, Buf *answer, l
 void load_curl_setup(const LoadServer *s, CURL *easy, const char *path);
 const char *load_endpoint_path(const LoadServer *s);
 
-/* ---- load_prompt.c ----------------------------------------------------------------------------------------------------- */
+/* ---- load_prompt.c --------------------------------------------------------------------------------------------- */
 
 typedef struct LoadRange {
     int64_t lo, hi;
@@ -88,7 +88,7 @@ const char *load_prompts_kind(const LoadPrompts *p);
 void load_prompts_close(LoadPrompts *p); /* NULL is allowed */
 void load_requests_free(LoadRequests *r);
 
-/* ---- load_client.c ----------------------------------------------------------------------------------------------------- */
+/* ---- load_client.c --------------------------------------------------------------------------------------------- */
 
 typedef struct LoadSchedule {
     const LoadRequest *requests;        /* [n] */
@@ -103,7 +103,7 @@ typedef struct LoadSchedule {
  * records[n] and *duration (seconds). False only when the client itself fails. */
 bool load_send(const LoadServer *s, const LoadSchedule *schedule, LoadRecord *records, double *duration, Err *err);
 
-/* ---- load_report.c ----------------------------------------------------------------------------------------------------- */
+/* ---- load_report.c --------------------------------------------------------------------------------------------- */
 
 typedef struct LoadRun {
     double rate;
@@ -128,7 +128,7 @@ void load_report_run(const LoadReport *r, const LoadRun *run, Buf *out);  /* the
 void load_report_sweep(const LoadReport *r, Buf *out);                    /* a line a run */
 json_t *load_report_json(const LoadReport *r);                            /* new reference */
 
-/* ---- load_plot.c ------------------------------------------------------------------------------------------------------- */
+/* ---- load_plot.c ----------------------------------------------------------------------------------------------- */
 
 /* Draws PREFIX-ttft.svg and PREFIX-itl.svg: median and 99th percentile over the request rate, one colour a result.
  * Results are values of load_report_json, or the JSON that `vllm bench serve --save-result` writes; names[i] stands in

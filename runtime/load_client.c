@@ -1,8 +1,8 @@
 /* load_client.c - sends the requests of a run on time and takes the time of every token; see load.h.
  *
- * One thread, libcurl's multi interface on epoll: only sockets that have something are looked at, so some hundred streams
- * cost what their bytes cost. A timerfd gives both libcurl's timeouts and the next arrival, to the microsecond. Bodies
- * were made before; the clock is read in the callback that libcurl calls with fresh bytes.
+ * One thread, libcurl's multi interface on epoll: only sockets that have something are looked at, so some hundred
+ * streams cost what their bytes cost. A timerfd gives both libcurl's timeouts and the next arrival, to the
+ * microsecond. Bodies were made before; the clock is read in the callback that libcurl calls with fresh bytes.
  */
 #include <errno.h>
 #include <math.h>
@@ -47,7 +47,7 @@ struct Client {
     VEC(Transfer *) transfers;   /* all that were ever made, for the end */
 };
 
-/* ---- chunks of an answer ------------------------------------------------------------------------------------------------- */
+/* ---- chunks of an answer --------------------------------------------------------------------------------------- */
 
 static void on_token(Transfer *t)
 {
@@ -93,7 +93,7 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *context)
     return n;
 }
 
-/* ---- the end of an answer -------------------------------------------------------------------------------------------------- */
+/* ---- the end of an answer -------------------------------------------------------------------------------------- */
 
 static LoadOutcome outcome_of(const Transfer *t, CURLcode code)
 {
@@ -167,7 +167,7 @@ static void complete(Transfer *t, CURLcode code)
     r->error = message_of(t, r->outcome, code);
 }
 
-/* ---- transfers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- transfers ------------------------------------------------------------------------------------------------- */
 
 static Transfer *take_transfer(Client *c)
 {
@@ -228,7 +228,7 @@ static void reap(Client *c)
     }
 }
 
-/* ---- waiting --------------------------------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
 
 /* libcurl says what it wants to know of a socket. `known` is set once the socket is in the epoll set. */
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *known)
@@ -294,7 +294,7 @@ static bool wait_for_events(Client *c, double next_arrival, Err *err)
     return true;
 }
 
-/* ---- a run ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- a run ----------------------------------------------------------------------------------------------------- */
 
 /* Sends what is due. *next becomes the time to look again; INFINITY when an answer has to come first. */
 static bool send_due(Client *c, double *next, Err *err)
@@ -320,7 +320,8 @@ static void show_progress(Client *c)
     if (!c->plan->progress || now < c->next_progress)
         return;
     c->next_progress = now + 0.2;
-    fprintf(stderr, "\r\033[K%.0f s: %zu of %zu answered, %zu in flight", now - c->begin, c->done, c->plan->n, c->sent - c->done);
+    fprintf(stderr, "\r\033[K%.0f s: %zu of %zu answered, %zu in flight", now - c->begin, c->done, c->plan->n,
+            c->sent - c->done);
 }
 
 static bool run_all(Client *c, Err *err)

@@ -1,7 +1,7 @@
 /* load_main.c - the command `blade load`, a program of its own (blade-load), so that serving links no HTTP client.
  *
- * Checks the server by one request, then for every rate makes new prompts, sends them, reports; at the end a summary, JSON
- * and curves. With --plot it only draws results of earlier runs.
+ * Checks the server by one request, then for every rate makes new prompts, sends them, reports; at the end a summary,
+ * JSON and curves. With --plot it only draws results of earlier runs.
  */
 #include <math.h>
 #include <stdio.h>
@@ -38,12 +38,12 @@ static void on_interrupt(int signal)
     interrupted = 1;
 }
 
-/* ---- values of options ------------------------------------------------------------------------------------------------------ */
+/* ---- values of options ----------------------------------------------------------------------------------------- */
 
 /* "250ms", "1.5s", "2m" in seconds; NULL leaves *out as it is. */
 static bool read_duration(const char *name, const char *text, double *out, Err *err)
 {
-    static const struct { const char *unit; double seconds; } units[] = {{"ms", 1e-3}, {"s", 1}, {"m", 60}, {"us", 1e-6}};
+    static const struct { const char *unit; double seconds; } units[] = {{"ms", 1e-3}, {"s", 1}, {"m", 60}};
     char *end;
     if (!text)
         return true;
@@ -123,7 +123,7 @@ static bool read_values(Command *c, Err *err)
         && read_duration("pause", c->pause_text, &c->pause, err);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- running --------------------------------------------------------------------------------------------------- */
 
 /* Sends n requests and keeps what came of them in *run, whose metrics are of the time that it took. */
 static bool send_run(Command *c, LoadPrompts *prompts, double rate, size_t n, uint64_t seed, LoadRun *run, Err *err)
@@ -209,7 +209,7 @@ static bool run_rates(Command *c, LoadPrompts *prompts, Err *err)
     return true;
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------------------------- */
 
 static bool write_json(const Command *c, const json_t *result, Err *err)
 {
@@ -256,7 +256,8 @@ static bool any_success(const Command *c)
 static bool load(Command *c, const char *url, Err *err)
 {
     LoadPrompts *prompts = NULL;
-    bool ok = load_server_open(&c->server, url, c->model, err) && (prompts = load_prompts_open(&c->workload, &c->server, err));
+    bool ok = load_server_open(&c->server, url, c->model, err);
+    ok = ok && (prompts = load_prompts_open(&c->workload, &c->server, err));
     if (ok) {
         c->report.server = &c->server;
         c->report.workload = &c->workload;
@@ -265,8 +266,8 @@ static bool load(Command *c, const char *url, Err *err)
         c->report.burstiness = c->burstiness;
         c->report.concurrency = c->concurrency;
         c->report.details = c->details;
-        fprintf(stderr, "%s: %s%s, model %s, %s\n", NAME, c->server.base, load_endpoint_path(&c->server), c->server.model,
-                c->report.prompts);
+        fprintf(stderr, "%s: %s%s, model %s, %s\n", NAME, c->server.base, load_endpoint_path(&c->server),
+                c->server.model, c->report.prompts);
         ok = warm_up(c, prompts, err) && run_rates(c, prompts, err) && write_results(c, err);
     }
     if (ok && !any_success(c))
@@ -279,7 +280,7 @@ static bool load(Command *c, const char *url, Err *err)
     return ok;
 }
 
-/* ---- --plot --------------------------------------------------------------------------------------------------------------------- */
+/* ---- --plot ---------------------------------------------------------------------------------------------------- */
 
 static json_t *read_result(const char *path, Err *err)
 {
@@ -331,7 +332,7 @@ static bool plot(const Command *c, const char *const *paths, Err *err)
     return ok;
 }
 
-/* ---- the command line ------------------------------------------------------------------------------------------------------------- */
+/* ---- the command line ------------------------------------------------------------------------------------------ */
 
 static void raise_file_limit(void)
 {
@@ -358,13 +359,14 @@ static bool run_command(Command *c, const char *const *args, Err *err)
 static const char about[] =
     "Sends requests to an OpenAI-compatible server and measures time to first token, inter-token latency, end-to-end\n"
     "latency, throughput and errors, as `vllm bench serve` defines them. Several rates make a sweep. With --plot the\n"
-    "arguments are JSON results of earlier runs, which are drawn into one picture. The key of the server may also stand in\n"
-    "OPENAI_API_KEY.";
+    "arguments are JSON results of earlier runs, which are drawn into one picture. The key of the server may also\n"
+    "stand in OPENAI_API_KEY.";
 
 int main(int argc, char **argv)
 {
     Command c = {
-        .requests = 100, .burstiness = 1, .rate = "inf", .prompt_len = "512", .output_len = "128", .endpoint = "completions",
+        .requests = 100, .burstiness = 1, .rate = "inf", .prompt_len = "512", .output_len = "128",
+        .endpoint = "completions",
     };
     const OptRow rows[] = {
         {"rate", 'r', OPT_STRING, &c.rate, "R,R,...", "requests a second; inf: all at once (default)"},
@@ -374,9 +376,11 @@ int main(int argc, char **argv)
          "inf: even", 1e-3, INFINITY},
         {"prompt-len", 0, OPT_STRING, &c.prompt_len, "N[-M]", "tokens of a prompt, fixed or uniform (default 512)"},
         {"output-len", 0, OPT_STRING, &c.output_len, "N[-M]", "tokens to generate (default 128)"},
-        {"prefix-share", 0, OPT_REAL, &c.prefix_share, "S", "share of every prompt that is common to all (default 0)", 0, 1},
-        {"dataset", 0, OPT_STRING, &c.dataset, "FILE", "prompts from JSON lines: {\"prompt\": ...} or {\"messages\": ...},\n"
-         "optionally with \"output_len\" or \"max_tokens\""},
+        {"prefix-share", 0, OPT_REAL, &c.prefix_share, "S",
+         "share of every prompt that is common to all (default 0)", 0, 1},
+        {"dataset", 0, OPT_STRING, &c.dataset, "FILE",
+         "prompts from JSON lines: {\"prompt\": ...} or\n{\"messages\": ...}, optionally with \"output_len\"\n"
+         "or \"max_tokens\""},
         {"ignore-eos", 0, OPT_FLAG, &c.ignore_eos, NULL, "generate to the full length (default with random prompts;\n"
          "--no-ignore-eos: let the model end)"},
         {"no-ignore-eos", 0, OPT_FLAG, &c.no_ignore_eos, NULL, NULL},

@@ -16,27 +16,28 @@
 #define FITTING_ROUNDS 8     /* corrections of a text's length, at most */
 
 static const char *const words[] = {
-    "able", "about", "above", "across", "after", "again", "age", "air", "all", "also", "and", "animal", "answer", "apple",
-    "arm", "art", "as", "at", "away", "back", "bag", "ball", "bank", "base", "be", "bear", "bed", "been", "bell", "best",
-    "big", "bird", "black", "blue", "boat", "body", "book", "both", "box", "boy", "bread", "bring", "brown", "build",
-    "bus", "but", "call", "came", "can", "car", "cat", "chair", "city", "clean", "close", "cloud", "cold", "come",
-    "cook", "corn", "country", "cup", "cut", "dark", "day", "deep", "did", "dinner", "do", "dog", "door", "down", "draw",
-    "dream", "drop", "dry", "each", "ear", "early", "earth", "east", "eat", "egg", "end", "even", "every", "eye", "face",
-    "fall", "farm", "fast", "father", "field", "fire", "first", "fish", "five", "floor", "flower", "fly", "foot", "for",
-    "four", "free", "friend", "from", "full", "game", "garden", "gave", "girl", "give", "glass", "go", "gold", "good",
-    "grass", "green", "ground", "grow", "hair", "hand", "happy", "hard", "hat", "have", "head", "hear", "help", "her",
-    "high", "hill", "him", "home", "horse", "hot", "house", "how", "ice", "idea", "in", "is", "it", "jump", "just",
-    "keep", "kind", "king", "know", "lake", "land", "large", "last", "laugh", "leaf", "learn", "left", "leg", "letter",
-    "life", "light", "like", "line", "little", "long", "look", "love", "low", "made", "make", "man", "many", "map",
-    "milk", "mind", "moon", "more", "morning", "mother", "mountain", "mouth", "move", "music", "name", "near", "new",
-    "night", "north", "not", "number", "of", "old", "on", "one", "open", "or", "other", "our", "out", "over", "page",
-    "paper", "park", "part", "people", "picture", "place", "plant", "play", "rain", "read", "red", "rest", "river",
-    "road", "rock", "room", "round", "run", "salt", "sand", "saw", "school", "sea", "see", "seed", "she", "ship",
-    "shoe", "short", "side", "silver", "sing", "sister", "sky", "sleep", "slow", "small", "snow", "some", "song",
-    "soon", "south", "star", "stone", "story", "street", "strong", "summer", "sun", "table", "tail", "take", "talk",
-    "tall", "tell", "ten", "that", "the", "them", "there", "thing", "three", "time", "tree", "two", "under", "up", "very",
-    "voice", "walk", "wall", "warm", "was", "water", "way", "we", "west", "what", "wheel", "white", "wide", "wind",
-    "window", "winter", "wood", "word", "work", "world", "year", "yellow", "you", "young",
+    "able", "about", "above", "across", "after", "again", "age", "air", "all", "also", "and", "animal", "answer",
+    "apple", "arm", "art", "as", "at", "away", "back", "bag", "ball", "bank", "base", "be", "bear", "bed", "been",
+    "bell", "best", "big", "bird", "black", "blue", "boat", "body", "book", "both", "box", "boy", "bread", "bring",
+    "brown", "build", "bus", "but", "call", "came", "can", "car", "cat", "chair", "city", "clean", "close", "cloud",
+    "cold", "come", "cook", "corn", "country", "cup", "cut", "dark", "day", "deep", "did", "dinner", "do", "dog",
+    "door", "down", "draw", "dream", "drop", "dry", "each", "ear", "early", "earth", "east", "eat", "egg", "end",
+    "even", "every", "eye", "face", "fall", "farm", "fast", "father", "field", "fire", "first", "fish", "five",
+    "floor", "flower", "fly", "foot", "for", "four", "free", "friend", "from", "full", "game", "garden", "gave",
+    "girl", "give", "glass", "go", "gold", "good", "grass", "green", "ground", "grow", "hair", "hand", "happy",
+    "hard", "hat", "have", "head", "hear", "help", "her", "high", "hill", "him", "home", "horse", "hot", "house",
+    "how", "ice", "idea", "in", "is", "it", "jump", "just", "keep", "kind", "king", "know", "lake", "land", "large",
+    "last", "laugh", "leaf", "learn", "left", "leg", "letter", "life", "light", "like", "line", "little", "long",
+    "look", "love", "low", "made", "make", "man", "many", "map", "milk", "mind", "moon", "more", "morning",
+    "mother", "mountain", "mouth", "move", "music", "name", "near", "new", "night", "north", "not", "number", "of",
+    "old", "on", "one", "open", "or", "other", "our", "out", "over", "page", "paper", "park", "part", "people",
+    "picture", "place", "plant", "play", "rain", "read", "red", "rest", "river", "road", "rock", "room", "round",
+    "run", "salt", "sand", "saw", "school", "sea", "see", "seed", "she", "ship", "shoe", "short", "side", "silver",
+    "sing", "sister", "sky", "sleep", "slow", "small", "snow", "some", "song", "soon", "south", "star", "stone",
+    "story", "street", "strong", "summer", "sun", "table", "tail", "take", "talk", "tall", "tell", "ten", "that",
+    "the", "them", "there", "thing", "three", "time", "tree", "two", "under", "up", "very", "voice", "walk", "wall",
+    "warm", "was", "water", "way", "we", "west", "what", "wheel", "white", "wide", "wind", "window", "winter",
+    "wood", "word", "work", "world", "year", "yellow", "you", "young",
 };
 
 typedef enum Kind { BY_DATASET, BY_IDS, BY_COUNTING, BY_WORDS, BY_GUESS } Kind;
@@ -61,7 +62,7 @@ const char *load_prompts_kind(const LoadPrompts *p)
     return names[p->kind];
 }
 
-/* ---- bodies ---------------------------------------------------------------------------------------------------------------- */
+/* ---- bodies ---------------------------------------------------------------------------------------------------- */
 
 /* Puts a member into the body; `value` is released. */
 static void set(json_t *body, const char *key, json_t *value)
@@ -112,7 +113,7 @@ void load_requests_free(LoadRequests *r)
     vec_free(r);
 }
 
-/* ---- random prompts -------------------------------------------------------------------------------------------------------- */
+/* ---- random prompts -------------------------------------------------------------------------------------------- */
 
 /* The shared beginning is the same stream of random numbers for every prompt. */
 static LoadRng shared_rng(const LoadPrompts *p)
@@ -191,7 +192,7 @@ static LoadRequest random_request(LoadPrompts *p)
     return r;
 }
 
-/* ---- how the server counts -------------------------------------------------------------------------------------------------- */
+/* ---- how the server counts ------------------------------------------------------------------------------------- */
 
 static int64_t count_sample(LoadPrompts *p, int64_t n)
 {
@@ -228,7 +229,7 @@ static bool learn_ids(LoadPrompts *p)
     return can;
 }
 
-/* ---- data sets -------------------------------------------------------------------------------------------------------------- */
+/* ---- data sets ------------------------------------------------------------------------------------------------- */
 
 static bool check_line(const LoadPrompts *p, const json_t *line, Err *err)
 {
@@ -298,7 +299,7 @@ static LoadRequest dataset_request(LoadPrompts *p)
     return make_request(p, json_incref(prompt), tokens, wanted_output(p, line));
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 LoadPrompts *load_prompts_open(const LoadWorkload *w, LoadServer *s, Err *err)
 {

@@ -12,7 +12,7 @@
 
 #define WIDTH 56
 
-/* ---- a run as a table ------------------------------------------------------------------------------------------------------ */
+/* ---- a run as a table ------------------------------------------------------------------------------------------ */
 
 static void rule(Buf *out, const char *title, char c)
 {
@@ -110,7 +110,7 @@ void load_report_run(const LoadReport *r, const LoadRun *run, Buf *out)
                    m->lag.p99 * 1e3);
 }
 
-/* ---- a sweep as a table ------------------------------------------------------------------------------------------------------ */
+/* ---- a sweep as a table ---------------------------------------------------------------------------------------- */
 
 static void cell(Buf *out, double value, int width, int digits)
 {
@@ -149,8 +149,8 @@ static void sweep_row(const LoadReport *r, const LoadRun *run, Buf *out)
 void load_report_sweep(const LoadReport *r, Buf *out)
 {
     const char *good = has_targets(&r->targets) ? "    good" : "", *unit = *good ? "   req/s" : "";
-    buf_printf(out, "%7s %6s %7s %6s %7s%s %8s  %16s  %16s  %16s\n", "rate", "ok", "429/503", "failed", "done", good, "output",
-               "TTFT ms", "ITL ms", "TPOT ms");
+    buf_printf(out, "%7s %6s %7s %6s %7s%s %8s  %16s  %16s  %16s\n", "rate", "ok", "429/503", "failed", "done", good,
+               "output", "TTFT ms", "ITL ms", "TPOT ms");
     buf_printf(out, "%7s %6s %7s %6s %7s%s %8s", "req/s", "", "", "", "req/s", unit, "tok/s");
     for (int i = 0; i < 3; i++)
         buf_printf(out, " %8s %8s", "median", "p99");
@@ -159,7 +159,7 @@ void load_report_sweep(const LoadReport *r, Buf *out)
         sweep_row(r, &r->runs.at[i], out);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- JSON ------------------------------------------------------------------------------------------------------ */
 
 /* Puts `value` (a new reference) under the key. */
 static void set(json_t *object, const char *key, json_t *value)
@@ -282,7 +282,9 @@ static json_t *run_json(const LoadReport *r, const LoadRun *run)
 
 static json_t *range_json(LoadRange range)
 {
-    return range.lo == range.hi ? json_integer(range.lo) : json_pack("[I,I]", (json_int_t)range.lo, (json_int_t)range.hi);
+    if (range.lo == range.hi)
+        return json_integer(range.lo);
+    return json_pack("[I,I]", (json_int_t)range.lo, (json_int_t)range.hi);
 }
 
 static json_t *workload_json(const LoadReport *r)

@@ -8,7 +8,7 @@
 
 #define MAX_ANSWER (64u << 20) /* bytes of an answer to a single request */
 
-/* ---- single requests ----------------------------------------------------------------------------------------------------- */
+/* ---- single requests ------------------------------------------------------------------------------------------- */
 
 const char *load_endpoint_path(const LoadServer *s)
 {
@@ -75,7 +75,7 @@ static json_t *ask(LoadServer *s, const char *path, json_t *question)
     return result;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------------------------- */
 
 /* Puts the text into a body as the endpoint's prompt. */
 static json_t *with_prompt(const LoadServer *s, const char *text)
@@ -137,7 +137,7 @@ bool load_takes_ids(LoadServer *s, const LoadIds *ids)
     return takes;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 /* The URL without a final "/" and "/v1". */
 static char *base_of(const char *url)

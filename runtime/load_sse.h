@@ -1,7 +1,7 @@
 /* load_sse.h - reading an event stream as it comes in, and what a chunk of a streamed completion says.
  *
- * Server-sent events as in the HTML standard, section 9.2: lines end with LF, CRLF or CR, wherever the network cuts them;
- * lines that begin with ":" are comments; several data lines are one event. The events are OpenAI's chunks of
+ * Server-sent events as in the HTML standard, section 9.2: lines end with LF, CRLF or CR, wherever the network cuts
+ * them; lines that begin with ":" are comments; several data lines are one event. The events are OpenAI's chunks of
  * /v1/completions and /v1/chat/completions.
  */
 #ifndef BLADE_LOAD_SSE_H
@@ -21,7 +21,8 @@ typedef struct Sse {
 typedef void (*SseHandler)(void *context, const char *data, size_t len);
 
 void sse_feed(Sse *s, const char *bytes, size_t n, SseHandler handler, void *context);
-/* The stream has ended. An event that lacks only its empty line is delivered: servers that close right behind [DONE]. */
+/* The stream has ended. An event that lacks only its empty line is delivered: servers that close right behind
+ * [DONE]. */
 void sse_end(Sse *s, SseHandler handler, void *context);
 void sse_free(Sse *s); /* all zero afterwards */
 

@@ -14,7 +14,7 @@ void load_record_free(LoadRecord *r)
     r->error = NULL;
 }
 
-/* ---- distributions --------------------------------------------------------------------------------------------------- */
+/* ---- distributions --------------------------------------------------------------------------------------------- */
 
 static int ascending(const void *a, const void *b)
 {
@@ -55,7 +55,7 @@ static LoadDist dist_and_free(Values *v)
     return d;
 }
 
-/* ---- one request ------------------------------------------------------------------------------------------------------ */
+/* ---- one request ----------------------------------------------------------------------------------------------- */
 
 double load_tpot(const LoadRecord *r)
 {
@@ -96,7 +96,7 @@ const char *load_outcome_name(LoadOutcome outcome, int status, char buffer[32])
     return buffer;
 }
 
-/* ---- failures --------------------------------------------------------------------------------------------------------- */
+/* ---- failures -------------------------------------------------------------------------------------------------- */
 
 static LoadFailures *failures_of(LoadMetrics *m, const LoadRecord *r)
 {
@@ -106,7 +106,8 @@ static LoadFailures *failures_of(LoadMetrics *m, const LoadRecord *r)
     if (m->failures_count == LOAD_MAX_KINDS)
         return NULL;
     LoadFailures *f = &m->failures[m->failures_count++];
-    *f = (LoadFailures){.outcome = r->outcome, .status = r->status, .retry_min = NAN, .retry_max = NAN, .example = r->error};
+    *f = (LoadFailures){.outcome = r->outcome, .status = r->status, .retry_min = NAN, .retry_max = NAN,
+                        .example = r->error};
     return f;
 }
 
@@ -127,7 +128,7 @@ static int most_frequent_first(const void *a, const void *b)
     return (x->count < y->count) - (x->count > y->count);
 }
 
-/* ---- peaks ------------------------------------------------------------------------------------------------------------- */
+/* ---- peaks ----------------------------------------------------------------------------------------------------- */
 
 /* Requests in flight at once: walks the starts and the ends in the order of time; an end at the moment of a start comes
  * first. */
@@ -188,7 +189,7 @@ static double peak_output(const LoadRecord *records, size_t n)
     return peak;
 }
 
-/* ---- the run ----------------------------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------------------------- */
 
 static void add_tokens(LoadMetrics *m, const LoadRecord *r)
 {

@@ -5,15 +5,15 @@
  *     ITL    gaps between the chunks that carry tokens, of all requests together
  *     TPOT   (latency - TTFT) / (output tokens - 1), one value a request of two tokens or more
  *     E2EL   latency: from sending the request to the last chunk with tokens or a finish reason
- * Percentiles interpolate linearly; the standard deviation is that of the population. Only requests that succeeded count,
- * throughput is theirs divided by the duration of the whole run. Times are seconds everywhere.
+ * Percentiles interpolate linearly; the standard deviation is that of the population. Only requests that succeeded
+ * count, throughput is theirs divided by the duration of the whole run. Times are seconds everywhere.
  */
 #ifndef BLADE_LOAD_STATS_H
 #define BLADE_LOAD_STATS_H
 
 #include "base.h"
 
-/* ---- random numbers (SplitMix64: Steele, Lea, Flood 2014), the same on every machine --------------------------------- */
+/* ---- random numbers (SplitMix64: Steele, Lea, Flood 2014), the same on every machine --------------------------- */
 
 typedef struct LoadRng {
     uint64_t state; /* any value is a seed */
@@ -28,7 +28,7 @@ double load_gamma(LoadRng *r, double shape);                 /* of scale 1; shap
  * that the last request comes at n / rate exactly. A rate of INFINITY sends all at once. */
 void load_arrivals(double *times, size_t n, double rate, double burstiness, uint64_t seed);
 
-/* ---- one request ----------------------------------------------------------------------------------------------------- */
+/* ---- one request ----------------------------------------------------------------------------------------------- */
 
 typedef enum LoadOutcome {
     LOAD_OK,
@@ -55,7 +55,7 @@ typedef struct LoadRecord {
 } LoadRecord;
 void load_record_free(LoadRecord *r);
 
-/* ---- a run ----------------------------------------------------------------------------------------------------------- */
+/* ---- a run ----------------------------------------------------------------------------------------------------- */
 
 typedef struct LoadDist {
     size_t count;
@@ -91,7 +91,8 @@ typedef struct LoadMetrics {
     double request_throughput, output_throughput, total_throughput, goodput; /* a second */
     size_t peak_concurrency;   /* requests in flight at once, exactly, failed ones too */
     double peak_output;        /* tokens in the fullest second */
-    LoadDist ttft, tpot, itl, latency, lag; /* lag: sent later than scheduled, the client's own delay or --concurrency */
+    LoadDist ttft, tpot, itl, latency;
+    LoadDist lag;              /* sent later than scheduled: the client's own delay, or too many in flight */
     LoadFailures failures[LOAD_MAX_KINDS]; /* most frequent first; kinds beyond these are only in `failed` */
     int failures_count;
 } LoadMetrics;

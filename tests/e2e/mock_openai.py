@@ -1,8 +1,9 @@
 """An OpenAI-compatible server with known delays and known faults, for tests of `blade load`. Standard library only.
 
-Behaviour is chosen by the model's name: words separated by commas. "first=30" and "gap=5" are milliseconds before the first
-token and between tokens; the others are the keys of FAULTS and the words in `Handler`. Tokens are counted so that nobody
-gets them right by chance: a word of a text is one token for every three letters, a chat adds 7.
+Behaviour is chosen by the model's name, words separated by commas: "first=30" and "gap=5" are milliseconds before the
+first token and between tokens, "slots=4" the streams admitted at once, "fault=NAME" what goes wrong in every fifth
+stream; the others are looked up in `Handler`. Tokens are counted so that nobody gets them right by chance: a word of a
+text is one token for every three letters, a chat adds 7.
 """
 import http.server
 import json

@@ -1,9 +1,9 @@
-"""`blade load` against `blade serve`: lengths as asked, the commands of the README, and a server that stays responsive at
-four times its capacity.
+"""`blade load` against `blade serve`: lengths as asked, the commands of the README, and a server that stays responsive
+at four times its capacity.
 
-The server under load runs a model of random weights whose step takes some milliseconds, so that its steps are measured and
-not the machine's scheduler. Other programs on the machine disturb such figures, so the best of a few attempts counts; all of
-them are printed.
+The server under load runs a model of random weights whose step takes some milliseconds, so that its steps are measured
+and not the machine's scheduler. Other programs on the machine disturb such figures, so the best of a few attempts
+counts; all of them are printed.
 """
 import json
 import random
@@ -67,7 +67,8 @@ class Lengths(Served):
 
     def test_as_asked(self):
         for endpoint, kind in (("completions", "random token ids"), ("chat", "random words, counted by /tokenize")):
-            result = load(self.server.url, "--endpoint", endpoint, "-n", 12, "--prompt-len", 300, "--output-len", 20, "--rate", 50)
+            result = load(self.server.url, "--endpoint", endpoint, "-n", 12, "--prompt-len", 300, "--output-len", 20,
+                          "--rate", 50)
             one = result["runs"][0]
             self.assertEqual(result["workload"]["prompts"], kind)
             self.assertEqual((one["completed"], one["failed"], one["requests_without_usage"]), (12, 0, 0))
@@ -75,7 +76,7 @@ class Lengths(Served):
 
 
 class Readme(Served):
-    """The commands of the README's chapter, as they stand there; only program, address and folder are those of the test."""
+    """The commands of the README's chapter as they stand there; only program, address and folder are the test's."""
 
     def test_as_written(self):
         chapter = (ROOT / "README.md").read_text().split("\n## Load-test\n")[1].split("\n## ")[0]
@@ -95,7 +96,8 @@ class Overload(Served):
     """Done when: at 4 x capacity the 99th percentile of the gaps between tokens of admitted requests stays within twice
     that of an uncongested server, and the rest is refused."""
 
-    args = ("--weights", "w8", "--threads", 1, "--max-num-seqs", 4, "--max-queued-requests", 4, "--max-num-batched-tokens", 64)
+    args = ("--weights", "w8", "--threads", 1, "--max-num-seqs", 4, "--max-queued-requests", 4,
+            "--max-num-batched-tokens", 64)
     work = ("--prompt-len", 64, "--output-len", 32, "-n", 40)
 
     @classmethod
@@ -103,7 +105,8 @@ class Overload(Served):
         return random_model(folder / "random")
 
     def attempt(self, seed):
-        capacity = load(self.server.url, *self.work, "--concurrency", 4, "--seed", seed)["runs"][0]["request_throughput"]
+        closed = load(self.server.url, *self.work, "--concurrency", 4, "--seed", seed)
+        capacity = closed["runs"][0]["request_throughput"]
         half, full = load(self.server.url, *self.work, "--rate", f"{capacity / 2},{capacity * 4}", "--seed", seed + 100,
                           "--details")["runs"]
         self.assertEqual(half["completed"] + half["refused"], 40, half["failures"])

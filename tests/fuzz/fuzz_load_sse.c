@@ -1,5 +1,5 @@
-/* Event streams from a server: whatever the bytes, the events do not depend on how the network cuts them, and every event
- * can be read as a chunk. The first byte of the input seeds the cuts. */
+/* Event streams from a server: whatever the bytes, the events do not depend on how the network cuts them, and every
+ * event can be read as a chunk. The first byte of the input seeds the cuts. */
 #include <stdlib.h>
 
 #include "load_sse.h"

@@ -93,11 +93,16 @@ static void too_long(void **state)
 static void chunks(void **state)
 {
     (void)state;
-    static const struct { const char *data; bool done, token, finish; int64_t prompt, completion; const char *error; } cases[] = {
+    static const struct {
+        const char *data;
+        bool done, token, finish;
+        int64_t prompt, completion;
+        const char *error;
+    } cases[] = {
         {"[DONE]", true, false, false, -1, -1, ""},
         {"[DONE] \n", true, false, false, -1, -1, ""},
         {"{\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}", false, true, false, -1, -1, ""},
-        {"{\"choices\":[{\"text\":\"\",\"finish_reason\":null}]}", false, true, false, -1, -1, ""}, /* a token without text */
+        {"{\"choices\":[{\"text\":\"\",\"finish_reason\":null}]}", false, true, false, -1, -1, ""}, /* no text */
         {"{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}", false, true, true, -1, -1, ""},
         {"{\"choices\":[{\"text\":\"\",\"finish_reason\":\"stop\"}]}", false, false, true, -1, -1, ""},
         {"{\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}", false, false, false, -1, -1, ""},
@@ -110,8 +115,8 @@ static void chunks(void **state)
         {"{\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}", false, false, true, -1, -1, ""},
         {"{\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}", false, false, false, 5, 7, ""},
         {"{\"choices\":[{\"text\":\"a\"}],\"usage\":null}", false, true, false, -1, -1, ""},
-        {"{\"choices\":[{\"text\":\"a\"}],\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":\"7\"}}", false, true, false,
-         -1, -1, ""},
+        {"{\"choices\":[{\"text\":\"a\"}],\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":\"7\"}}", false, true,
+         false, -1, -1, ""},
         {"{\"error\":{\"message\":\"no\\nmemory\"}}", false, false, false, -1, -1, "no memory"},
         {"{\"choices\":[{\"text\":\"a\"}],\"error\":null}", false, true, false, -1, -1, ""},
         {"{\"error\":\"plain\"}", false, false, false, -1, -1, "plain"},

@@ -106,7 +106,7 @@ static void numbers(void **state)
     NEAR(sum / 100000, 0.5, 0.01);
 }
 
-/* ---- records ----------------------------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------------------------- */
 
 static LoadRecord ok_record(double start, double ttft, double gap, int tokens)
 {
@@ -121,8 +121,8 @@ static LoadRecord ok_record(double start, double ttft, double gap, int tokens)
 
 static LoadRecord bad_record(double start, LoadOutcome outcome, int status, double retry)
 {
-    return (LoadRecord){.scheduled = start, .start = start, .end = start + 0.1, .ttft = NAN, .latency = NAN, .status = status,
-                        .outcome = outcome, .retry_after = retry, .error = xstrdup("why")};
+    return (LoadRecord){.scheduled = start, .start = start, .end = start + 0.1, .ttft = NAN, .latency = NAN,
+                        .status = status, .outcome = outcome, .retry_after = retry, .error = xstrdup("why")};
 }
 
 static void metrics(void **state)
