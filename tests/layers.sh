@@ -19,5 +19,6 @@ complain 'environment switches in the compiler:' \
 blade=${BLADE_BUILD:-build/release}/bin/blade
 if [ -x "$blade" ]; then
   complain 'blade links Lua or LLVM:' "$(ldd "$blade" | grep -iE 'lua|llvm')"
+  complain 'blade links an HTTP client:' "$(ldd "$blade" | grep -i curl)"
 fi
 exit $fail
