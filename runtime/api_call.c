@@ -117,10 +117,13 @@ static void unref(ApiCall *c)
 
 /* ---- the answer ---------------------------------------------------------------------------------------------------- */
 
+/* Nothing for a call that never ran: the server's own line about it says why. */
 static void log_end(const ApiCall *c, int status)
 {
     const CompletionEnd *f = &c->first;
     int tokens = 0, cached = 0, prompt = 0;
+    if (!c->reason)
+        return;
     for (size_t i = 0; i < c->prompts.len; i++) {
         prompt += (int)c->prompts.at[i].ids.len;
         cached += c->prompts.at[i].cached;
