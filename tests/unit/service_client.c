@@ -183,30 +183,30 @@ static void check_logprobs(const Client *c, const Answer *a)
     uint64_t h = prompt_state(c, c->request.prompt_len);
     for (int i = 0; i < a->count; i++) {
         float want = c->params.logprobs < 0 ? 0 : paged_logit(h, (int)a->tokens[i]) - 10;
-        assert_true(a->logprobs[i] == want);
+        REQUIRE(a->logprobs[i] == want);
         h = paged_hash(h, (int32_t)a->tokens[i]);
     }
 }
 
 static void check_prompt(const Client *c, const PromptToken *p)
 {
-    assert_true(isnan(p[0].logprob) && !p[0].top_count && p[0].id == c->prompt[0]);
+    REQUIRE(isnan(p[0].logprob) && !p[0].top_count && p[0].id == c->prompt[0]);
     for (int i = 1; i < c->request.prompt_len; i++) {
         uint64_t h = prompt_state(c, i);
         int rank = 1;
         for (int t = 0; t < PAGED_VOCAB; t++)
             rank += paged_logit(h, t) > paged_logit(h, (int)c->prompt[i]);
-        assert_true(p[i].id == c->prompt[i] && p[i].logprob == paged_logit(h, (int)c->prompt[i]) - 10);
-        assert_int_equal(p[i].rank, rank);
-        assert_int_equal(p[i].top_count, c->request.prompt_logprobs);
+        REQUIRE(p[i].id == c->prompt[i] && p[i].logprob == paged_logit(h, (int)c->prompt[i]) - 10);
+        REQUIRE(p[i].rank == rank);
+        REQUIRE(p[i].top_count == c->request.prompt_logprobs);
         for (int k = 0; k < p[i].top_count; k++)
-            assert_true(p[i].top[k].logprob == paged_logit(h, (int)p[i].top[k].token) - 10);
+            REQUIRE(p[i].top[k].logprob == paged_logit(h, (int)p[i].top[k].token) - 10);
     }
 }
 
 static void check_embedding(const Client *c, const Answer *a)
 {
-    assert_int_equal(a->end.embedding_len, PAGED_HIDDEN);
+    REQUIRE(a->end.embedding_len == PAGED_HIDDEN);
     bool mean = c->request.pooling == POOLING_MEAN;
     double sum[PAGED_HIDDEN] = {0};
     for (int i = mean ? 1 : c->request.prompt_len; i <= c->request.prompt_len; i++) {
@@ -216,7 +216,7 @@ static void check_embedding(const Client *c, const Answer *a)
             sum[k] += state[k];
     }
     for (int k = 0; k < PAGED_HIDDEN; k++)
-        assert_true(a->end.embedding[k] == (float)(sum[k] / (mean ? c->request.prompt_len : 1)));
+        REQUIRE(a->end.embedding[k] == (float)(sum[k] / (mean ? c->request.prompt_len : 1)));
 }
 
 void client_check(const Client *c, int choice)
@@ -225,22 +225,22 @@ void client_check(const Client *c, int choice)
     Alone want;
     run_alone(c, choice, &want);
     bool whole = a->end.reason != COMPLETION_ABORT;
-    assert_true(a->finished && (whole ? a->count == want.count : a->count <= want.count));
-    assert_memory_equal(a->tokens, want.tokens, sizeof *a->tokens * (size_t)a->count);
+    REQUIRE(a->finished && (whole ? a->count == want.count : a->count <= want.count));
+    REQUIRE(!memcmp(a->tokens, want.tokens, sizeof *a->tokens * (size_t)a->count));
     check_logprobs(c, a);
     for (int i = 1; i < a->count; i++)
-        assert_true(!a->marks[i] || a->marks[i] == want.ends[i]); /* text and tokens of a delta belong together */
+        REQUIRE(!a->marks[i] || a->marks[i] == want.ends[i]); /* text and tokens of a delta belong together */
     if (whole) {
-        assert_int_equal(a->end.reason, want.reason);
-        assert_int_equal(a->text.len, want.text.len);
-        assert_memory_equal(a->text.len ? a->text.data : "", want.text.data, want.text.len);
-        assert_true(!want.stop == !a->end.stop_string);
+        REQUIRE(a->end.reason == want.reason);
+        REQUIRE(a->text.len == want.text.len);
+        REQUIRE(!a->text.len || !memcmp(a->text.data, want.text.data, want.text.len));
+        REQUIRE(!want.stop == !a->end.stop_string);
         if (want.stop)
-            assert_string_equal(a->end.stop_string, want.stop);
-        assert_true((a->end.prompt != NULL) == (c->request.prompt_logprobs >= 0 && !choice));
-        assert_true((a->end.embedding != NULL) == (c->request.pooling && !choice));
-        assert_true(isnan(a->end.first_token_seconds) == !a->count);
-        assert_true(a->end.total_seconds >= a->end.queue_seconds && a->end.queue_seconds >= 0);
+            REQUIRE(!strcmp(a->end.stop_string, want.stop));
+        REQUIRE((a->end.prompt != NULL) == (c->request.prompt_logprobs >= 0 && !choice));
+        REQUIRE((a->end.embedding != NULL) == (c->request.pooling && !choice));
+        REQUIRE(isnan(a->end.first_token_seconds) == !a->count);
+        REQUIRE(a->end.total_seconds >= a->end.queue_seconds && a->end.queue_seconds >= 0);
     }
     if (whole && a->end.prompt)
         check_prompt(c, a->end.prompt);

@@ -8,7 +8,7 @@
 #include "service.h"
 #include "test.h"
 
-/* Sinks run on the service's thread, where cmocka's asserts cannot be used. */
+/* In place of cmocka's asserts, which cannot be used on other threads. */
 #define REQUIRE(condition) \
     do { \
         if (!(condition)) \

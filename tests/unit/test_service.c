@@ -62,6 +62,16 @@ static void wait_until_nothing_waits(const Service *s)
     assert_int_equal(service_stats(s).waiting, 0);
 }
 
+/* Nor late tokens behind stop strings. */
+static void wait_until_nothing_is_left(Service *s)
+{
+    assert_true(service_drain(s, 60));
+    for (int i = 0; i < 60000 && service_stats(s).pages_used; i++)
+        usleep(1000);
+    ServiceStats stats = service_stats(s);
+    assert_true(!stats.running && !stats.waiting && !stats.waiting_tokens && !stats.pages_used);
+}
+
 /* ---- many threads ------------------------------------------------------------------------------------------------ */
 
 enum { THREADS = 4, CLIENTS = 40 };
@@ -108,11 +118,7 @@ static void everyone_gets_his_own(void **state)
         }
         for (int i = 0; i < THREADS; i++)
             pthread_join(threads[i], NULL);
-        assert_true(service_drain(s, 60));
-        for (int i = 0; i < 1000 && service_stats(s).pages_used; i++)
-            usleep(1000); /* late tokens of stop strings */
-        ServiceStats stats = service_stats(s);
-        assert_true(!stats.running && !stats.waiting && !stats.waiting_tokens && !stats.pages_used);
+        wait_until_nothing_is_left(s);
         service_free(s);
         for (int i = 0; i < THREADS * CLIENTS; i++) {
             Client *c = &u[i / CLIENTS].clients[i % CLIENTS];
@@ -128,6 +134,66 @@ static void everyone_gets_his_own(void **state)
         free(u);
     }
     assert_true(whole > 500 && aborted > 20 && stopped > 100); /* the run reached what it is for */
+}
+
+/* ---- as long as one likes ---------------------------------------------------------------------------------------- */
+
+static double soak_seconds = 1;
+
+typedef struct Stream {
+    Service *s;
+    uint64_t seed;
+    double until;
+    int answers, cancelled;
+} Stream;
+
+static void *stream_until(void *context)
+{
+    Stream *t = context;
+    Client *c = xmalloc(sizeof *c);
+    while (now_seconds() < t->until) {
+        client_random(c, &t->seed);
+        client_must_submit(t->s, c);
+        bool cancel = client_rnd(&t->seed, 10) == 0;
+        if (cancel) {
+            usleep((useconds_t)client_rnd(&t->seed, 20000));
+            service_cancel(t->s, c->id);
+        }
+        client_wait(c);
+        for (int i = 0; i < c->request.choices; i++)
+            client_check(c, i);
+        t->answers += c->request.choices;
+        t->cancelled += cancel;
+        client_free(c);
+    }
+    free(c);
+    return NULL;
+}
+
+/* 64 streams at once, a tenth of them cancelled at random; pages run out. */
+static void soak(void **state)
+{
+    (void)state;
+    enum { STREAMS = 64 };
+    Toy toy = {.tokens = 48, .seqs = 24, .pages = 40, .queue = true};
+    Service *s = start(&toy, (ServiceOptions){0});
+    Stream streams[STREAMS];
+    pthread_t threads[STREAMS];
+    int answers = 0, cancelled = 0;
+    for (int i = 0; i < STREAMS; i++) {
+        streams[i] = (Stream){s, (uint64_t)i, now_seconds() + soak_seconds, 0, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, stream_until, &streams[i]), 0);
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        pthread_join(threads[i], NULL);
+        answers += streams[i].answers;
+        cancelled += streams[i].cancelled;
+    }
+    wait_until_nothing_is_left(s);
+    int64_t preemptions = service_stats(s).engine.preemptions;
+    service_free(s); /* checks the pages */
+    print_message("%d answers, %d requests cancelled, %lld preemptions\n", answers, cancelled, (long long)preemptions);
+    assert_true(answers > 64 && cancelled > 0 && preemptions > 0);
 }
 
 /* ---- one thing at a time ----------------------------------------------------------------------------------------- */
@@ -494,8 +560,14 @@ static void measured(void **state)
     metrics_free(m);
 }
 
-int main(void)
+/* With an argument only the soak, for so many seconds. */
+int main(int argc, char **argv)
 {
+    const struct CMUnitTest long_tests[] = {cmocka_unit_test(soak)};
+    if (argc > 1) {
+        soak_seconds = atof(argv[1]);
+        return cmocka_run_group_tests(long_tests, client_make_tokenizer, client_free_tokenizer);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everyone_gets_his_own), cmocka_unit_test(stop_strings_across_tokens),
         cmocka_unit_test(stop_tokens),           cmocka_unit_test(choices_share_the_prompt),
@@ -503,7 +575,7 @@ int main(void)
         cmocka_unit_test(expiry),                cmocka_unit_test(priorities),
         cmocka_unit_test(draining),              cmocka_unit_test(refusals),
         cmocka_unit_test(open_fails),            cmocka_unit_test(engine_fails),
-        cmocka_unit_test(measured),
+        cmocka_unit_test(measured),              cmocka_unit_test(soak),
     };
     return cmocka_run_group_tests(tests, client_make_tokenizer, client_free_tokenizer);
 }
