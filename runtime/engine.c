@@ -473,9 +473,11 @@ static void publish(Engine *e)
 
 /* ---- what steps cost --------------------------------------------------------------------------------------------- */
 
+/* A running mean. One step that other programs delayed must not be taken for the usual: a value counts as at most one and
+ * a half times the mean. */
 static void learn(double *mean, double value)
 {
-    *mean = *mean > 0 ? *mean + 0.2 * (value - *mean) : value;
+    *mean = *mean > 0 ? *mean + 0.2 * (MIN(value, 1.5 * *mean) - *mean) : value;
 }
 
 static void learn_costs(Engine *e, double seconds)
