@@ -147,7 +147,7 @@ class LongPrompt(Served):
             processors = Processors(self.server.process.pid)
             step, longest, seconds = self.attempt(attempt)
             others = processors.used_by_others()
-            print(f"step {1e3 * step:.2f} ms, longest gap {1e3 * longest:.2f} ms = {longest / step:.1f} steps, the long "
+            print(f"step {1e3 * step:.2f} ms, longest gap {1e3 * longest:.2f} ms = {longest / step:.1f} steps; the "
                   f"prompt took {seconds:.2f} s; {others:.2f} processors were used by others", flush=True)
             quiet = quiet or others < DISTURBED
             best = min(best or longest / step, longest / step)
