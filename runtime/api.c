@@ -9,7 +9,7 @@
 #include "dashboard.h"
 #include "log.h"
 
-/* ---- begin and end ------------------------------------------------------------------------------------------------- */
+/* ---- begin and end ----------------------------------------------------------------------------------------------- */
 
 Api *api_new(const ApiOptions *options)
 {
@@ -47,7 +47,7 @@ void api_record(void *context, const HttpRecord *r)
               (int64_t)r->response_bytes, "seconds", "f", r->seconds, NULL);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 void reply_json(HttpExchange *x, int status, const Buf *body)
 {
@@ -80,7 +80,7 @@ void reply_error(HttpExchange *x, const Api *a, const ApiError *e)
     buf_free(&body);
 }
 
-/* ---- models -------------------------------------------------------------------------------------------------------- */
+/* ---- models ------------------------------------------------------------------------------------------------------ */
 
 static void put_model(const Api *a, const char *name, Buf *out)
 {
@@ -124,7 +124,7 @@ static void show_model(void *context, HttpExchange *x)
     reply_error(x, a, &e);
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static bool ids_of(const Api *a, const ApiRequest *r, TokenIds *ids, ApiError *e)
 {
@@ -208,7 +208,7 @@ void api_detokenize(void *context, HttpExchange *x)
     api_request_free(&r);
 }
 
-/* ---- watching ------------------------------------------------------------------------------------------------------ */
+/* ---- watching ---------------------------------------------------------------------------------------------------- */
 
 static void health(void *context, HttpExchange *x)
 {

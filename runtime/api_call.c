@@ -9,7 +9,7 @@
 #include "api_int.h"
 #include "log.h"
 
-/* ---- begin and end ------------------------------------------------------------------------------------------------- */
+/* ---- begin and end ----------------------------------------------------------------------------------------------- */
 
 static void put_head(ApiCall *c)
 {
@@ -115,7 +115,7 @@ static void unref(ApiCall *c)
     free(c);
 }
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 /* Nothing for a call that never ran: the server's own line about it says why. */
 static void log_end(const ApiCall *c, int status)
@@ -260,7 +260,7 @@ static void complete(ApiCall *c)
     reply_json(c->exchange, 200, &c->out);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 /* Cancels what was submitted, and makes sure that what is being submitted follows. */
 static void cancel_all(ApiCall *c)
@@ -302,7 +302,7 @@ void call_refuse(ApiCall *c, const ApiError *e)
     unref(c);
 }
 
-static ApiError submit_error(SubmitResult result, const Err *err)
+static ApiError submit_error(const ApiCall *c, SubmitResult result, const Err *err)
 {
     static const ApiError kinds[] = {
         [SUBMIT_INVALID] = {.status = 400, .type = "invalid_request_error"},
@@ -311,6 +311,8 @@ static ApiError submit_error(SubmitResult result, const Err *err)
     };
     ApiError e = kinds[result];
     e.err = *err;
+    if (result == SUBMIT_CLOSING && service_failure(c->api->o.service))
+        e.code = "engine_failed";
     return e;
 }
 
@@ -322,7 +324,7 @@ static ApiError end_error(const CompletionEnd *end)
     return e;
 }
 
-/* ---- results: on the service's output thread ----------------------------------------------------------------------- */
+/* ---- results: on the service's output thread --------------------------------------------------------------------- */
 
 static ApiChoice *choice_of(const ApiPrompted *p, int choice)
 {
@@ -419,7 +421,7 @@ static void on_finish(void *context, const CompletionEnd *end)
         unref(c);
 }
 
-/* ---- submitting: on the handler's thread --------------------------------------------------------------------------- */
+/* ---- submitting: on the handler's thread ------------------------------------------------------------------------- */
 
 /* The client has gone. Any thread; takes no lock. */
 static void on_close(void *context)
@@ -427,19 +429,24 @@ static void on_close(void *context)
     cancel_all(context);
 }
 
+/* The field that the prompt came from. */
+static const char *prompt_field(const ApiCall *c)
+{
+    return c->request.kind == API_CHAT ? "messages" : c->request.kind == API_EMBEDDING ? "input" : "prompt";
+}
+
 /* The tokens that an answer may have, checked against the context as OpenAI's API does. */
 static bool fit_context(const ApiCall *c, const ApiPrompted *p, SamplingParams *s, ApiError *e)
 {
     int64_t context = c->api->o.model.max_model_len, prompt = (int64_t)p->ids.len;
-    const char *param = c->request.kind == API_CHAT ? "messages" : c->request.kind == API_EMBEDDING ? "input" : "prompt";
     if (!prompt)
-        return api_error_set(e, param, "the prompt is empty: there is no token to start from");
+        return api_error_set(e, prompt_field(c), "the prompt is empty: there is no token to start from");
     if (s->max_tokens < 0)
         s->max_tokens = MAX(context - prompt, 1);
     if (prompt + s->max_tokens <= context)
         return true;
-    api_error_set(e, param, "This model's maximum context length is %lld tokens. However, you requested %lld tokens "
-                  "(%lld in the prompt, %lld in the completion). Please reduce the length of the prompt or the "
+    api_error_set(e, prompt_field(c), "This model's maximum context length is %lld tokens. However, you requested %lld "
+                  "tokens (%lld in the prompt, %lld in the completion). Please reduce the length of the prompt or the "
                   "completion.", (long long)context, (long long)(prompt + s->max_tokens), (long long)prompt,
                   (long long)s->max_tokens);
     e->code = "context_length_exceeded";
@@ -488,7 +495,7 @@ static bool submit_prompt(ApiCall *c, size_t i)
             return true;
         }
         atomic_fetch_sub(&c->references, 1);
-        e = submit_error(result, &err);
+        e = submit_error(c, result, &err);
     }
     fail_locked(c, &e);
     return false;
@@ -518,7 +525,7 @@ void call_submit(ApiCall *c)
     unref(c);
 }
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 /* Keeps the last tokens only, when the request says so. */
 static void truncate_ids(const ApiCall *c, TokenIds *ids)
@@ -553,7 +560,7 @@ bool call_add_text(ApiCall *c, size_t i, ApiError *e)
     Err err;
     if (from->text && !tok_encode(t, from->text, from->text_len, c->request.add_special, true, &ids, &err)) {
         vec_free(&ids);
-        return api_error_set(e, "prompt", "%s", err.text);
+        return api_error_set(e, prompt_field(c), "%s", err.text);
     }
     for (size_t k = 0; !from->text && k < from->ids.len; k++)
         vec_push(&ids, from->ids.at[k]);

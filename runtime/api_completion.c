@@ -3,7 +3,7 @@
 
 #include "api_int.h"
 
-/* ---- collecting ---------------------------------------------------------------------------------------------------- */
+/* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 static bool wants_logprobs(const ApiCall *c)
 {
@@ -37,7 +37,7 @@ static void completion_finish(ApiChoice *c, const CompletionEnd *end)
     }
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 /* Everything of an element of "choices" behind the text. */
 static void put_rest(const ApiChoice *c, const TokenLists *prompt, bool last, Buf *out)

@@ -27,7 +27,7 @@ struct Api {
     ApiCall *calls;  /* all that are there */
 };
 
-/* ---- tokens as JSON: api_tokens.c ---------------------------------------------------------------------------------- */
+/* ---- tokens as JSON: api_tokens.c -------------------------------------------------------------------------------- */
 
 /* How tokens are shown. */
 typedef struct TokenStyle {
@@ -56,7 +56,7 @@ void prompt_logprobs_put(Buf *out, const TokenStyle *style, const PromptToken *t
 void token_ids_put(Buf *out, const uint32_t *ids, size_t count);
 size_t utf8_count(const char *text, size_t len); /* characters: bytes that do not continue one */
 
-/* ---- a call -------------------------------------------------------------------------------------------------------- */
+/* ---- a call ------------------------------------------------------------------------------------------------------ */
 
 typedef struct ToolCall {
     Buf name, arguments;
@@ -146,7 +146,7 @@ void call_refuse(ApiCall *c, const ApiError *e);
 /* Ends the call with an error while it runs; call with its lock held. */
 void call_fail(ApiCall *c, const ApiError *e);
 
-/* ---- api.c --------------------------------------------------------------------------------------------------------- */
+/* ---- api.c ------------------------------------------------------------------------------------------------------- */
 
 void reply_json(HttpExchange *x, int status, const Buf *body);
 void reply_error(HttpExchange *x, const Api *a, const ApiError *e); /* with Retry-After where it helps */

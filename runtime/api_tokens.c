@@ -40,7 +40,7 @@ static void put_logprob(Buf *out, float logprob)
     json_put_real(out, isinf(logprob) ? -9999.0 : logprob);
 }
 
-/* ---- chat ---------------------------------------------------------------------------------------------------------- */
+/* ---- chat -------------------------------------------------------------------------------------------------------- */
 
 /* Members of one token, without the braces. */
 static void put_token_members(Buf *out, const TokenStyle *style, uint32_t id, float logprob)
@@ -74,7 +74,7 @@ void chat_logprob_put(Buf *out, const TokenStyle *style, const CompletionToken *
     buf_puts(out, "]}");
 }
 
-/* ---- completions --------------------------------------------------------------------------------------------------- */
+/* ---- completions ------------------------------------------------------------------------------------------------- */
 
 void token_lists_free(TokenLists *l)
 {
@@ -171,7 +171,7 @@ void token_lists_put(const TokenLists *first, const TokenLists *l, Buf *out)
     buf_putc(out, '}');
 }
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 static void put_ranked(Buf *out, const TokenStyle *style, uint32_t id, float logprob, int rank)
 {

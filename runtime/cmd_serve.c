@@ -41,7 +41,7 @@ typedef struct Serve {
     Http *http;
 } Serve;
 
-/* ---- flags --------------------------------------------------------------------------------------------------------- */
+/* ---- flags ------------------------------------------------------------------------------------------------------- */
 
 /* The place of a word in a list; -1 and a message when it is not in it. */
 static int choose(const char *flag, const char *word, const char *const *words, int count, Err *err)
@@ -99,7 +99,7 @@ static void set_up_names(Serve *s, const char *model)
     vec_push(&s->flags.names, NULL);
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 /* Both on the engine's thread: the model is that thread's. */
 static bool open_engine(void *context, EngineOptions *options, Engine **engine, Err *err)
@@ -255,7 +255,7 @@ static bool start(Serve *s, const char *model, Err *err)
     return start_service(s, err) && start_api(s, &o, err);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static sem_t signalled;
 static volatile sig_atomic_t signals;

@@ -14,7 +14,7 @@
 #include "log.h"
 #include "test.h"
 
-/* ---- the HTTP server, as far as the API sees it -------------------------------------------------------------------- */
+/* ---- the HTTP server, as far as the API sees it ------------------------------------------------------------------ */
 
 struct HttpExchange {
     const char *body, *path;
@@ -127,7 +127,7 @@ static void drop(HttpExchange *x)
     buf_free(&x->headers);
 }
 
-/* ---- the service, likewise ----------------------------------------------------------------------------------------- */
+/* ---- the service, likewise --------------------------------------------------------------------------------------- */
 
 typedef struct Submitted {
     CompletionRequest request; /* pointers in it are not valid, but for the sink */
@@ -198,7 +198,7 @@ static void finish(int i, CompletionEnd end)
 
 static const CompletionEnd stopped = {.reason = COMPLETION_STOP, .stop_token = -1, .completion_tokens = 2};
 
-/* ---- a model ------------------------------------------------------------------------------------------------------- */
+/* ---- a model ----------------------------------------------------------------------------------------------------- */
 
 /* Byte-level: "a".."d", the two bytes of an e with accent, a special token. */
 static const char tokenizer_json[] =
@@ -272,7 +272,7 @@ static int reset(void **state)
     return 0;
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static void ask(HttpExchange *x, const char *method, const char *path)
 {
@@ -329,7 +329,7 @@ static void check_refused(const char *route, const char *body, int status, const
     drop(&x);
 }
 
-/* ---- whole answers ------------------------------------------------------------------------------------------------- */
+/* ---- whole answers ----------------------------------------------------------------------------------------------- */
 
 static void completion(void **state)
 {
@@ -481,7 +481,7 @@ static void embeddings(void **state)
     drop(&x);
 }
 
-/* ---- chat ---------------------------------------------------------------------------------------------------------- */
+/* ---- chat -------------------------------------------------------------------------------------------------------- */
 
 #define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}]"
 
@@ -608,7 +608,7 @@ static void reasoning_begun_by_the_template(void **state)
     }
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 
 static void completion_stream(void **state)
 {
@@ -650,7 +650,7 @@ static void usage_all_along(void **state)
     drop(&x);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void refusals_of_the_service(void **state)
 {
@@ -732,7 +732,7 @@ static void context_length(void **state)
     drop(&x);
 }
 
-/* ---- who goes away ------------------------------------------------------------------------------------------------- */
+/* ---- who goes away ----------------------------------------------------------------------------------------------- */
 
 static HttpExchange *leaving;
 
@@ -830,7 +830,7 @@ static void races(void **state)
     }
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------ */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 static void small_routes(void **state)
 {
