@@ -3,7 +3,7 @@
 The first one is about gaps of a few steps. A step of the demo model takes 0.2 ms, less than what the operating system
 lets a thread wait now and then, so a larger model of random weights is used, on one thread. Whatever else runs on the
 machine disturbs such figures: the best of a few attempts counts, all are printed, and the test is skipped when other
-programs had a part of the processors in all of them.
+programs had a part of the processors in all of them; that the prompt was cut into small pieces is tested in any case.
 """
 import json
 import math
@@ -117,7 +117,7 @@ class LongPrompt(Served):
 
     def attempt(self, attempt):
         """(median step without the prompt, longest gap while it is computed, seconds until its first token)"""
-        streams = [Stream(self.server.port, random_prompt(100 * attempt + i, 40), 8000) for i in range(STREAMS)]
+        streams = [Stream(self.server.port, random_prompt(100 * attempt + i, 4), 8000) for i in range(STREAMS)]
         selector = selectors.DefaultSelector()
         for s in streams:
             selector.register(s.socket, selectors.EVENT_READ, s)
@@ -139,14 +139,20 @@ class LongPrompt(Served):
         longest = max(gap for at, gap in gaps if late.begin < at <= first)
         return step, longest, first - late.begin
 
+    def large_steps(self):
+        """Steps of more than 64 tokens so far."""
+        m, name = self.server.metrics(), "vllm:iteration_tokens_total"
+        return m[name + "_count"] - m[name + '_bucket{le="64.0"}']
+
     def test_running_streams_are_not_stalled(self):
         best, quiet, begin = None, False, time.monotonic()
         for attempt in range(ATTEMPTS):
             if time.monotonic() - begin > SECONDS:
                 break
-            processors = Processors(self.server.process.pid)
+            processors, large = Processors(self.server.process.pid), self.large_steps()
             step, longest, seconds = self.attempt(attempt)
             others = processors.used_by_others()
+            self.assertLess(self.large_steps() - large, LONG_PROMPT / 512 / 2)
             print(f"step {1e3 * step:.2f} ms, longest gap {1e3 * longest:.2f} ms = {longest / step:.1f} steps; the "
                   f"prompt took {seconds:.2f} s; {others:.2f} processors were used by others", flush=True)
             quiet = quiet or others < DISTURBED
