@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -162,19 +163,27 @@ static void on_event(Http *h, const struct epoll_event *event)
     }
 }
 
+/* Has the client closed its half, and has everything it sent been read? The library misses an end that comes together
+ * with the last bytes. */
+static bool is_at_end(const HttpConnection *c)
+{
+    int unread = 0;
+    return c->half_closed && ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
 /* The inactivity of readers and of idle connections is the library's to see; here is what it does not look at: requests
- * that arrive in drops, whose answer is 408. */
+ * that arrive in drops, whose answer is 408, and those that will never be complete. */
 static void check_deadline(const Http *h, const HttpConnection *c, double now)
 {
     double limit = h->o.idle_timeout;
     HttpExchange *x = c->x;
     if (x && x->phase >= PHASE_HANDLER)
         return;
-    if (x ? now - x->progress < limit && now - x->began < 2 * limit : now - c->since < 2 * limit)
-        return;
-    if (x)
+    bool slow = x && (now - x->progress >= limit || now - x->began >= 2 * limit);
+    if (slow)
         http_request_slow(x);
-    shutdown(c->fd, SHUT_RDWR);
+    if (slow || (!x && now - c->since >= 2 * limit) || is_at_end(c))
+        shutdown(c->fd, SHUT_RDWR);
 }
 
 static void check_deadlines(Http *h)

@@ -138,7 +138,7 @@ void *http_request_line(void *http, const char *uri, struct MHD_Connection *mhd)
 enum MHD_Result http_request_read(void *http, struct MHD_Connection *mhd, const char *url, const char *method,
                                   const char *version, const char *data, size_t *size, void **exchange);
 void http_request_done(void *http, struct MHD_Connection *mhd, void **exchange, enum MHD_RequestTerminationCode why);
-/* A request that takes too long to arrive: 408 when nothing was answered yet. The caller closes the connection. */
+/* A request that has not arrived in time: 408. The caller closes the connection. */
 void http_request_slow(HttpExchange *x);
 const char *http_keys_fault(const char *const *keys);
 

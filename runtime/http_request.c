@@ -123,8 +123,7 @@ static enum MHD_Result refuse_raw(HttpExchange *x, HttpRefusal why)
 
 void http_request_slow(HttpExchange *x)
 {
-    if (x->phase < PHASE_HANDLER)
-        refuse_raw(x, REFUSE_SLOW);
+    refuse_raw(x, REFUSE_SLOW);
 }
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */

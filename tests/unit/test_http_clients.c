@@ -72,6 +72,26 @@ static void test_abort_in_mid_stream(void **state)
     http_stop(h);
 }
 
+/* Half a request and an end: nothing will come any more, however the bytes fall together. */
+static void test_end_in_mid_request(void **state)
+{
+    (void)state;
+    static const char *const halves[] = {"", "GET /hea", "GET /health HTTP/1.1\r\nHost:",
+                                         "POST /echo" HOST "Content-Length: 9\r\n\r\nx",
+                                         "POST /echo" HOST "Transfer-Encoding: chunked\r\n\r\n5\r\nab"};
+    Http *h = start((HttpOptions){0});
+    for (int i = 0; i < 60; i++) {
+        Client c = dial(h);
+        assert_true(says(&c, halves[i % COUNT(halves)]));
+        if (i % 3 == 0)
+            nap(0.002);
+        shutdown(c.fd, SHUT_WR);
+        assert_true(closed_within(&c, 5));
+        hang_up(&c);
+    }
+    http_stop(h);
+}
+
 static void test_pipelined_bytes_are_no_abort(void **state)
 {
     (void)state;
@@ -493,6 +513,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_abort_while_waiting),
         cmocka_unit_test(test_abort_in_mid_stream),
+        cmocka_unit_test(test_end_in_mid_request),
         cmocka_unit_test(test_pipelined_bytes_are_no_abort),
         cmocka_unit_test(test_end_within_on_close),
         cmocka_unit_test(test_slow_reader),
