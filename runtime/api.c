@@ -134,8 +134,8 @@ static bool ids_of(const Api *a, const ApiRequest *r, TokenIds *ids, ApiError *e
     if (!p && !chat_prompt(a, r->body, &text, e))
         return false;
     buf_reserve(&text, 1);
-    bool ok = tok_encode(a->o.model.tokenizer, p ? p->text : text.data, p ? p->text_len : text.len, r->add_special, true,
-                         ids, &err) ||
+    bool ok = tok_encode(a->o.model.tokenizer, p ? p->text : text.data, p ? p->text_len : text.len, r->add_special,
+                         true, ids, &err) ||
               api_error_set(e, p ? "prompt" : "messages", "%s", err.text);
     buf_free(&text);
     return ok;

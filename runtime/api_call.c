@@ -64,7 +64,8 @@ ApiCall *call_new(Api *a, HttpExchange *x, ApiKind kind, const ApiFormat *format
     c->format = format;
     c->created = (int64_t)time(NULL);
     c->style = (TokenStyle){a->o.model.tokenizer, c->request.tokens_as_ids};
-    snprintf(c->id, sizeof c->id, "%s%s", format->id_prefix, c->request.request_id ? c->request.request_id : http_id(x));
+    const char *id = c->request.request_id ? c->request.request_id : http_id(x);
+    snprintf(c->id, sizeof c->id, "%s%s", format->id_prefix, id);
     atomic_init(&c->references, 1);
     pthread_mutex_init(&c->lock, NULL);
     put_head(c);
@@ -117,38 +118,42 @@ static void unref(ApiCall *c)
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
 
+typedef struct Totals {
+    int64_t prompt, cached, generated; /* tokens */
+} Totals;
+
+static Totals count_tokens(const ApiCall *c)
+{
+    Totals t = {0};
+    for (size_t i = 0; i < c->prompts.len; i++) {
+        t.prompt += (int64_t)c->prompts.at[i].ids.len;
+        t.cached += c->prompts.at[i].cached;
+    }
+    for (size_t i = 0; i < c->prompts.len * (size_t)c->request.n; i++)
+        t.generated += c->choices[i].tokens;
+    return t;
+}
+
 /* Nothing for a call that never ran: the server's own line about it says why. */
 static void log_end(const ApiCall *c, int status)
 {
     const CompletionEnd *f = &c->first;
-    int tokens = 0, cached = 0, prompt = 0;
     if (!c->reason)
         return;
-    for (size_t i = 0; i < c->prompts.len; i++) {
-        prompt += (int)c->prompts.at[i].ids.len;
-        cached += c->prompts.at[i].cached;
-    }
-    for (size_t i = 0; c->choices && i < c->prompts.len * (size_t)c->request.n; i++)
-        tokens += c->choices[i].tokens;
+    Totals t = count_tokens(c);
     log_event(status < 500 ? LOG_INFO : LOG_WARNING, "completion", "id", "s", c->id, "status", "d", status, "stream",
-              "s", c->request.stream ? "yes" : "no", "reason", "s", c->reason, "prompt_tokens", "d", prompt,
-              "cached_tokens", "d", cached, "completion_tokens", "d", tokens, "queue_seconds", "f", f->queue_seconds,
-              "first_token_seconds", "f", f->first_token_seconds, "total_seconds", "f", f->total_seconds, NULL);
+              "s", c->request.stream ? "yes" : "no", "reason", "s", c->reason, "prompt_tokens", "l", t.prompt,
+              "cached_tokens", "l", t.cached, "completion_tokens", "l", t.generated, "queue_seconds", "f",
+              f->queue_seconds, "first_token_seconds", "f", f->first_token_seconds, "total_seconds", "f",
+              f->total_seconds, NULL);
 }
 
 static void put_usage(const ApiCall *c, Buf *out)
 {
-    int64_t prompt = 0, cached = 0, tokens = 0;
-    for (size_t i = 0; i < c->prompts.len; i++) {
-        prompt += (int64_t)c->prompts.at[i].ids.len;
-        cached += c->prompts.at[i].cached;
-    }
-    for (size_t i = 0; i < c->prompts.len * (size_t)c->request.n; i++)
-        tokens += c->choices[i].tokens;
-    buf_printf(out, "{\"prompt_tokens\":%lld,\"total_tokens\":%lld", (long long)prompt, (long long)(prompt + tokens));
-    if (c->request.kind != API_EMBEDDING)
-        buf_printf(out, ",\"completion_tokens\":%lld", (long long)tokens);
-    buf_printf(out, ",\"prompt_tokens_details\":{\"cached_tokens\":%lld}}", (long long)cached);
+    Totals t = count_tokens(c);
+    buf_printf(out, "{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_tokens\":%lld,"
+               "\"prompt_tokens_details\":{\"cached_tokens\":%lld}}", (long long)t.prompt,
+               (long long)(t.prompt + t.generated), (long long)t.generated, (long long)t.cached);
 }
 
 /* "metrics", when the server was told to: times since the request's arrival, of the first choice that ended. */
@@ -165,7 +170,7 @@ static void put_timing(const ApiCall *c, Buf *out)
     buf_putc(out, '}');
 }
 
-/* An event is begun, the elements of "choices" are put behind it, it is sent. `first`: with the extras of the answer. */
+/* An event is begun, elements of "choices" are put behind it, it is sent. `first`: with the extras of the answer. */
 static void begin_event(ApiCall *c)
 {
     c->out.len = 0;
@@ -247,7 +252,7 @@ static void put_whole(ApiCall *c, Buf *out)
 static void complete(ApiCall *c)
 {
     c->ended = true;
-    log_end(c, 200);
+    log_end(c, atomic_load(&c->unwanted) ? 499 : 200); /* 499: nobody is there to read it */
     if (c->request.stream) {
         end_stream(c);
         return;
@@ -379,7 +384,7 @@ static void note_end(ApiPrompted *p, ApiChoice *choice, const CompletionEnd *end
     put_stop_reason(&choice->stop_reason, end);
     if (end->choice == 0)
         p->cached = end->cached_tokens;
-    if (end->prompt && json_is_integer(json_object_get(c->request.body, "prompt_logprobs")))
+    if (end->prompt && json_is_number(json_object_get(c->request.body, "prompt_logprobs")))
         prompt_logprobs_put(&p->logprobs, &c->style, end->prompt, end->prompt_tokens);
     if (!c->reason) {
         c->first = *end;
@@ -453,15 +458,14 @@ static bool fit_context(const ApiCall *c, const ApiPrompted *p, SamplingParams *
     return false;
 }
 
-static SubmitResult submit(ApiPrompted *p, SamplingParams *s, Err *err)
+static SubmitResult submit(ApiPrompted *p, const SamplingParams *s, Err *err)
 {
     const ApiCall *c = p->call;
     const ApiRequest *r = &c->request;
-    SamplingParams sampling = *s;
     return service_submit(c->api->o.service, &(CompletionRequest){
         .prompt = p->ids.at,
         .prompt_len = (int)p->ids.len,
-        .sampling = &sampling,
+        .sampling = s,
         .stops = (const char *const *)r->params.stops.at,
         .stops_count = (int)r->params.stops.len,
         .include_stop = r->include_stop,

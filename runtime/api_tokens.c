@@ -89,7 +89,7 @@ void token_lists_clear(TokenLists *l)
     l->tokens.len = l->logprobs.len = l->top.len = l->offsets.len = 0;
 }
 
-/* Whether the last of the texts, which begin at starts[0..count], is there already: one object can't have a key twice. */
+/* Whether the last of the texts, which begin at starts[0..count], is there already: an object has a key once only. */
 static bool repeated(const Buf *texts, const size_t *starts, int count)
 {
     const char *last = texts->data + starts[count];

@@ -431,7 +431,8 @@ static void prompt_logprobs(void **state)
         {.id = 1, .rank = 3, .logprob = -INFINITY, .top_count = 1, .top = {{2, -0.25f}}},
     };
     CompletionEnd end = {.reason = COMPLETION_LENGTH, .stop_token = -1, .prompt = prompt};
-    HttpExchange x = exchange("{\"prompt\":\"ab\",\"echo\":true,\"logprobs\":1,\"prompt_logprobs\":1,\"max_tokens\":0}");
+    HttpExchange x = exchange("{\"prompt\":\"ab\",\"echo\":true,\"logprobs\":1,\"prompt_logprobs\":1,"
+                              "\"max_tokens\":0}");
     ask(&x, "POST", "/v1/completions");
     assert_int_equal(submitted[0].request.prompt_logprobs, 1);
     finish(0, end);
@@ -520,7 +521,7 @@ static void chat_whole(void **state)
     drop(&x);
 }
 
-/* The events of a stream; each a "data: " line and an empty one, the last one [DONE]. Result: an array of the others. */
+/* The events of a stream: each a "data: " line and an empty one, the last one [DONE]. An array of the others. */
 static json_t *events(const HttpExchange *x)
 {
     assert_true(x->streamed && x->ended == 1);
@@ -552,8 +553,8 @@ static void chat_stream(void **state)
     say_pieces(0);
     json_t *list = events(&x);
     size_t n = json_array_size(list), calls = 0;
-    check_value(list, "0.choices", "[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
-                                   "\"finish_reason\":null}]");
+    check_value(list, "0.choices", "[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
+                                   "\"logprobs\":null,\"finish_reason\":null}]");
     for (size_t i = 0; i < n; i++) {
         const json_t *e = json_array_get(list, i), *delta = at(e, "choices.0.delta"), *call;
         check_value(e, "object", "\"chat.completion.chunk\"");
