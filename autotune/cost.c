@@ -149,7 +149,7 @@ static double gemm_cycles(const Walk *w, const Ins *i)
     double loads = blocks + rows * parts + spilled * parts;
     double line = MAX((dots + unpack) / pipes, loads / loads_a_cycle);
     line = MAX(line, (dots + unpack + loads + spilled * parts + 2 / unroll) / issue);
-    line = MAX(line, dot_latency * parts) + 0.5 / unroll;
+    line = MAX(line, dot_latency * parts) + 0.5 / unroll + spilled * parts; /* spilled sums go through memory */
     double sums = 2 * rows * blocks; /* cleared, added to what was there */
     return lines * line + sums / pipes;
 }

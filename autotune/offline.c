@@ -217,9 +217,14 @@ int tuner_export(const TunerOptions *o)
     Buf text = {0};
     Machine m;
     machine_read(&m);
-    Db *db = tuner_db(o, &err);
-    bool ok = db && text_put(db, o->device ? o->device : m.device, false, &text, &err) &&
-              file_write_atomic(o->args[1], text.data, text.len, &err);
+    const char *device = o->device ? o->device : m.device;
+    Db *db;
+    bool ok = tuner_db_if_there(o, &db, &err);
+    if (ok && db)
+        ok = text_put(db, device, false, &text, &err);
+    else if (ok)
+        text_from(device, NULL, 0, &text);
+    ok = ok && file_write_atomic(o->args[1], text.data, text.len, &err);
     db_close(db);
     buf_free(&text);
     return ok ? 0 : tuner_fail(&err);

@@ -39,12 +39,24 @@ int tuner_fail(const Err *err)
     return 1;
 }
 
+static bool db_path(const TunerOptions *o, char *path, size_t size, Err *err)
+{
+    if (!o->db)
+        return db_default_path(path, size, err);
+    return snprintf(path, size, "%s", o->db) < (int)size || err_set(err, "--db: the path is too long");
+}
+
 Db *tuner_db(const TunerOptions *o, Err *err)
 {
     char path[4096];
-    if (!o->db && !db_default_path(path, sizeof path, err))
-        return NULL;
-    return db_open(o->db ? o->db : path, err);
+    return db_path(o, path, sizeof path, err) ? db_open(path, err) : NULL;
+}
+
+bool tuner_db_if_there(const TunerOptions *o, Db **db, Err *err)
+{
+    char path[4096];
+    *db = NULL;
+    return db_path(o, path, sizeof path, err) && (!file_exists(path) || (*db = db_open(path, err)));
 }
 
 const char *tuner_date(Arena *a)

@@ -175,13 +175,14 @@ static bool show(const TunerOptions *o, Rows *rows, Err *err)
     Machine m;
     machine_read(&m);
     const char *device = o->device ? o->device : m.device;
-    Db *db = tuner_db(o, err);
-    bool ok = db && db_each(db, device, add_row, rows, err) && add_shipped(rows, device, err);
+    Db *db = NULL;
+    bool ok = tuner_db_if_there(o, &db, err) && (!db || db_each(db, device, add_row, rows, err)) &&
+              add_shipped(rows, device, err);
     printf("device %s\n", device);
     if (ok && !rows->list.len) {
         printf("nothing was tuned here: kernels use the defaults of their schedules, which are estimates for any machine of "
                "this kind\n`bladetune MODEL` measures what is better\n");
-        ok = print_devices(db, rows->arena, err);
+        ok = !db || print_devices(db, rows->arena, err);
     } else if (ok) {
         qsort(rows->list.at, rows->list.len, sizeof *rows->list.at, by_case);
         print_table(rows);

@@ -157,7 +157,7 @@ static bool tune_all(Session *s, const int *list, int count, Err *err)
 static bool tune(Session *s, const TunerOptions *o, Err *err)
 {
     s->arena = arena_new();
-    if (!(s->db = tuner_db(o, err)) || !library_open(&s->library, err) || !session_open(s, o, NULL, err))
+    if (!library_open(&s->library, err) || !(s->db = tuner_db(o, err)) || !session_open(s, o, NULL, err))
         return false;
     int *list = xcalloc(json_array_size(s->cases) + 1, sizeof *list), count = 0, done = 0;
     bool ok = list_cases(s, list, &count, &done, err);
@@ -240,7 +240,7 @@ int tuner_compare(const TunerOptions *o)
     Winners w = {json_array(), target_of(&s)};
     tuner_stop_on_signals();
     machine_read(&s.machine);
-    bool ok = (s.db = tuner_db(o, &err)) && library_open(&s.library, &err) &&
+    bool ok = library_open(&s.library, &err) && (s.db = tuner_db(o, &err)) &&
               db_each(s.db, s.machine.device, add_winner, &w, &err);
     char *only = ok ? json_dumps(w.list, JSON_COMPACT) : NULL;
     ok = ok && session_open(&s, o, only, &err) && compare_all(&s, &err);

@@ -44,6 +44,8 @@ int tuner_fail(const Err *err);
 
 /* The database of --db, or the user's. */
 Db *tuner_db(const TunerOptions *o, Err *err);
+/* The same for those who only read: *db stays NULL when there is no such file. */
+bool tuner_db_if_there(const TunerOptions *o, Db **db, Err *err);
 
 /* "2026-01-31T12:00:00Z" and the build as 16 hexadecimal digits, in the arena. */
 const char *tuner_date(Arena *a);

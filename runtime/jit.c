@@ -19,6 +19,7 @@ enum { PATH_BYTES = 4096, ROOM_NEEDED = 16 << 20 }; /* bytes that a pack may tak
 
 typedef struct Jit {
     const JitRequest *r;
+    Buf *warning;
     const char *target;
     char generator[PATH_BYTES], source[PATH_BYTES];
     uint64_t signature; /* 0: the generator's file is not known, any pack is current */
@@ -98,7 +99,13 @@ static bool has_room(const char *folder, Err *err)
 static void on_progress(void *context, int done, int total, const char *what)
 {
     (void)what;
-    report(context, "generating kernels", done, total);
+    report(((const Jit *)context)->r, "generating kernels", done, total);
+}
+
+static void on_warning(void *context, const char *text)
+{
+    Buf *warning = ((const Jit *)context)->warning;
+    buf_printf(warning, "%s%s", warning->len ? "\n" : "", text);
 }
 
 typedef int BuildFn(const BladegenRequest *, char *, size_t);
@@ -125,7 +132,7 @@ static bool build(const Jit *j, const char *output, Err *err)
     BladegenRequest q = {
         .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output,
         .source = j->signature ? j->source : NULL,
-        .threads = j->r->threads, .progress = on_progress, .context = (void *)j->r,
+        .threads = j->r->threads, .progress = on_progress, .context = (void *)j, .warning = on_warning,
     };
     char text[1536] = "";
     return fn(&q, text, sizeof text) == 0 || err_set(err, "%s", text[0] ? text : "the generator failed");
@@ -219,6 +226,7 @@ static bool prepare(Jit *j, const JitRequest *r, Err *err)
 bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err)
 {
     Jit *j = xcalloc(1, sizeof *j);
+    j->warning = warning;
     Err why = {0};
     int lock = -1;
     bool ok = prepare(j, r, err);

@@ -151,7 +151,7 @@ end
 
 local function is_choice(choices, value)
   for _, choice in ipairs(choices or {}) do
-    if canonical(choice) == canonical(value) and type(choice) == type(value) then return true end
+    if canonical(choice) == canonical(value) and type(choice) == type(value) and math.type(choice) == math.type(value) then return true end
   end
   return false
 end

@@ -239,6 +239,9 @@ function tune_cases()
   return json_encode(list)
 end
 
+-- What tuned settings must name to be used for an operator's first schedule; for tests.
+function schedule_tag(op) return schedules[op][1].tag end
+
 local function describe_case(c, position)
   local fields, args = case_fields(c), { list = true }
   for i, d in ipairs(c.chosen[1].record.args) do
