@@ -4,7 +4,7 @@
 #
 # Usage: scripts/test.sh [--quick]
 #   release   optimised build, all tests
-#   debug     AddressSanitizer and UndefinedBehaviorSanitizer: unit tests and fuzzers
+#   debug     AddressSanitizer and UndefinedBehaviorSanitizer: unit tests, fuzzers, a server under load for a minute
 #   tsan      ThreadSanitizer: tests labelled tsan
 # --quick stops after release.
 set -euo pipefail
@@ -95,7 +95,8 @@ python_packages
 run_tests release
 if [ -z "$quick" ]; then
     export UBSAN_OPTIONS=print_stacktrace=1
-    run_tests debug -R '^(unit|fuzz)\.'
+    export BLADE_SOAK_SECONDS=60 TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp"
+    run_tests debug -R '^(unit|fuzz|e2e\.soak)'
     # ThreadSanitizer of older compilers cannot place its memory under the address randomisation of newer kernels.
     if setarch -R true 2>/dev/null; then
         wrapper=(setarch -R)
