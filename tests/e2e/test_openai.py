@@ -4,11 +4,13 @@ import base64
 import http.client
 import json
 import math
+import shutil
 import signal
 import struct
 import subprocess
 import threading
 import time
+import unittest
 
 from common import in_venv, main
 from serving import Case, Served, Server, demo_copy
@@ -451,6 +453,7 @@ class Streams(OpenAI):
 
     body = {"prompt": "ROMEO:", "max_tokens": 6000, "temperature": 1, "seed": 4, "stream": True, "ignore_eos": True}
 
+    @unittest.skipUnless(shutil.which("curl"), "curl is not installed")
     def test_curl_shows_chunks_as_they_come(self):
         command = ["curl", "--silent", "--show-error", "--no-buffer", "--include", "--data", json.dumps(self.body),
                    self.server.url + "/v1/completions"]
