@@ -122,7 +122,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(400, {"error": {"message": "prompt must be text"}})
         if body.get("stream"):
             with self.server.slot(self.how) as admitted:
-                return self.stream(body) if admitted else self.refuse()
+                streamed = self.stream(body) if admitted else self.refuse()
+            if streamed:  # the slot is free before the client can know
+                self.chunk(b"")
+            return
         usage = {"prompt_tokens": self.prompt_tokens(body), "completion_tokens": 1}
         self.reply(200, {"choices": [{"text": "x", "finish_reason": "length"}],
                          **({} if "nousage" in self.how else {"usage": usage})})
@@ -139,6 +142,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
     def stream(self, body):
+        """True: all is sent but the end of the chunked transfer."""
         how, n, fault = self.how, body["max_tokens"], self.server.fault(self.how)
         self.chat = "messages" in body
         if fault == "http500":
@@ -163,7 +167,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.event({"error": {"message": "out of memory", "code": 500}})
                 break
             if i == n // 2 and fault == "cut":
-                return self.chunk(b"")
+                return True
             if i == n // 2 and fault == "hang":
                 time.sleep(30)
             self.event(self.choice("zwölf "))
@@ -172,7 +176,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "nousage" not in how and (body.get("stream_options") or {}).get("include_usage"):
             self.event({"choices": [], "usage": {"prompt_tokens": self.prompt_tokens(body), "completion_tokens": n}})
         self.event("[DONE]")
-        self.chunk(b"")
+        return True
 
 
 class Slot:
