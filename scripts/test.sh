@@ -81,7 +81,7 @@ python_packages() {
     fi
     echo "== Python packages of $wanted"
     rm -rf "$venv"
-    if python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"; then
+    if python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --retries 1 -r "$wanted"; then
         cp "$wanted" "$venv"
     else
         echo "test.sh: they could not be installed; the tests that need them will be skipped"
