@@ -18,7 +18,7 @@
 
 enum {
     HTTP_HEADERS_MAX = 16 << 10, /* bytes of request line and headers; larger ones: 431 */
-    HTTP_POOL = 48 << 10,        /* what the library may allocate for a connection */
+    HTTP_POOL = 32 << 10,        /* what the library allocates for a connection */
     HTTP_QUEUE_MAX = 256,        /* exchanges that wait for a worker */
     HTTP_BODIES_MAX = 8,         /* x max_body: all bodies that are held at a time */
     HTTP_LINGER_SECONDS = 2,     /* how long a body that nobody wants is read after the answer */

@@ -3,7 +3,6 @@ for bit as if they were alone; memory stays bounded, and afterwards the server i
 import contextlib
 import http.client
 import json
-import os
 import pathlib
 import random
 import resource
