@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "generation.h"
 #include "options.h"
+#include "timing.h"
 #include "tokenizer.h"
 
 int cmd_generate(int argc, char **argv);
@@ -48,6 +49,7 @@ typedef struct RunOptions {
      "tokens of a sequence, prompt and continuation\n(default: the model's context, or what fits)", 1, INT32_MAX},     \
     {"kv-cache-memory", 0, OPT_BYTES, &(o)->kv_cache_memory, "SIZE", "memory of the KV cache, e.g. 4G", 1, 0x1p62},    \
     {"no-prefix-cache", 0, OPT_FLAG, &(o)->no_prefix_cache, NULL, "compute equal beginnings of prompts again"},        \
+    {"timing", 0, OPT_FLAG, &timing_wanted, NULL, "print where the time of the start went"},                           \
     {"shuffle-pages", 0, OPT_INT, &(o)->shuffle_pages, "SEED", NULL},                                                  \
     {"bucket", 0, OPT_INT, &(o)->bucket, "N", NULL}
 

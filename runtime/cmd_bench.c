@@ -214,6 +214,7 @@ static bool bench(const Bench *b, const char *model, Err *err)
     if (!m)
         return false;
     double load_seconds = now_seconds() - start;
+    timing_print("ready");
     BenchLimits limits;
     Row *rows = xcalloc(b->batches.len, sizeof *rows);
     bool ok = bench_limits_begin(&limits, m, read_bytes, err), progress = isatty(STDERR_FILENO);

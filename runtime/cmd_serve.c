@@ -23,7 +23,7 @@ typedef struct ServeFlags {
     int64_t port, max_queued_requests, max_queued_tokens, max_body;
     double max_queue_time, shutdown_timeout, max_decode_stretch;
     OptStrings keys, names;
-    bool timing;
+    bool request_timing;
 } ServeFlags;
 
 typedef struct Serve {
@@ -226,7 +226,7 @@ static bool start_api(Serve *s, ApiOptions *o, Err *err)
     };
     o->service = s->service;
     o->chat = s->chat;
-    o->timing = f->timing;
+    o->timing = f->request_timing;
     o->metrics = s->metrics;
     o->root = s->session.dir;
     o->fingerprint = s->fingerprint;
@@ -343,6 +343,8 @@ static bool serve(Serve *s, const char *model, Err *err)
 {
     if (!start(s, model, err))
         return false;
+    timing_phase("listen", 0);
+    timing_print("ready");
     catch_signals();
     announce(s);
     wait_for_end(s);
@@ -389,7 +391,7 @@ int cmd_serve(int argc, char **argv)
         {"log-format", 0, OPT_STRING, &f->log_format, "F", "text or json (default text)"},
         {"cors", 0, OPT_STRING, &f->cors, "ORIGIN", "web pages from there may call the server; * for all"},
         {"max-body", 0, OPT_BYTES, &f->max_body, "SIZE", "of a request (default 32M)", 1, 0x1p31},
-        {"timing", 0, OPT_FLAG, &f->timing, NULL, "answers say how long they waited and took"},
+        {"request-timing", 0, OPT_FLAG, &f->request_timing, NULL, "answers say how long they waited and took"},
         {NULL},
     };
     const OptCommand command = {

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "timing.h"
+
 typedef struct Launch {
     int kernel;
     void **buffers;
@@ -93,7 +95,11 @@ Exec *exec_new(const Plan *p, const uint8_t *code, Device *d, const int64_t caps
     e->arena = arena_new();
     e->address = arena_array(e->arena, void *, p->buffers_count);
     e->bytes = arena_array(e->arena, int64_t, p->buffers_count);
-    if (d->ops->load_code(d, p, code, err) && alloc_buffers(e, caps, err))
+    bool ok = d->ops->load_code(d, p, code, err);
+    timing_phase("load code", 0);
+    ok = ok && alloc_buffers(e, caps, err);
+    timing_phase("allocate", 0);
+    if (ok)
         return e;
     exec_free(e);
     return NULL;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "timing.h"
 
 typedef struct Command {
     const char *name;
@@ -36,6 +37,7 @@ static void print_help(FILE *f)
 
 int main(int argc, char **argv)
 {
+    timing_begin();
     const char *name = argc > 1 ? argv[1] : NULL;
     if (!name) {
         print_help(stderr);

@@ -9,6 +9,7 @@
 #include "exec.h"
 #include "jit.h"
 #include "pool.h"
+#include "timing.h"
 #include "weights.h"
 
 struct Model {
@@ -69,8 +70,10 @@ static bool open_model(Model *m, Err *err)
         return false;
     if (!o->random_weights && !o->plan_only)
         ckpt_prefetch(m->checkpoint);
+    timing_phase("open checkpoint", 0);
     if (!open_pack(m, err))
         return false;
+    timing_phase("find or build pack", 0);
     m->plan = plan_parse(m->pack.plan, m->pack.plan_len, m->pack.code_len, err);
     return m->plan || err_prefix(err, "%s", o->pack ? o->pack : "the pack in the cache folder");
 }
@@ -208,6 +211,7 @@ static bool load(Model *m, Err *err)
     m->device = device_host_open(m->threads, o->queue, err);
     if (!m->device)
         return false;
+    timing_phase("plan, threads", 0);
     m->exec = exec_new(m->plan, m->pack.code, m->device, m->caps, err);
     if (!m->exec)
         return false;

@@ -114,6 +114,7 @@ bool session_begin(Session *s, const char *model_dir, Err *err)
     s->tokenizer = tok_load(s->dir, err);
     bool ok = s->tokenizer && generation_read(c, s->tokenizer, &s->generation, err);
     ckpt_close(c);
+    timing_phase("tokenizer", 0);
     return ok;
 }
 
@@ -145,6 +146,7 @@ bool session_open_engine(Session *s, const char *model_dir, const RunOptions *o,
     e->eos = s->generation.eos.at;
     e->eos_count = (int)s->generation.eos.len;
     s->engine = engine_new(s->model, e, err);
+    timing_phase("engine", 0);
     return s->engine != NULL;
 }
 

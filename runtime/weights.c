@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "timing.h"
+
 enum { SLACK = 64, PAGE = 4096 };
 
 /* ---- tensors -------------------------------------------------------------------------------------------------- */
@@ -190,12 +192,14 @@ static bool run_kernel(Exec *e, const PlanLaunch *l, Argument *args, Err *err)
     return true;
 }
 
-static bool run_load(Exec *e, const Checkpoint *c, const PlanLaunch *l, Err *err)
+static bool run_load(Exec *e, const Checkpoint *c, const PlanLaunch *l, int64_t *read, Err *err)
 {
     Argument args[PLAN_MAX_ARGS] = {0};
     bool ok = true;
     for (int i = 0; ok && i < l->args_count; i++)
         ok = argument(e, c, &l->args[i], &args[i], err);
+    for (int i = 0; ok && i < l->args_count; i++)
+        *read += l->args[i].tensor ? (int64_t)args[i].bytes : 0;
     if (ok)
         ok = l->builtin == BUILTIN_ARGSORT ? run_argsort(e, args, err) : run_kernel(e, l, args, err);
     release(e, args, l->args_count);
@@ -205,15 +209,17 @@ static bool run_load(Exec *e, const Checkpoint *c, const PlanLaunch *l, Err *err
 bool weights_load(Exec *e, const Checkpoint *c, WeightsProgress *progress, void *context, Err *err)
 {
     const Plan *p = exec_plan(e);
+    int64_t read = 0;
     for (int i = 0; i < p->buffers_count; i++)
         if (p->buffers[i].kind == BUFFER_MAPPED && !map_buffer(e, c, i, err))
             return false;
     for (int i = 0; i < p->load_count; i++) {
         if (progress)
             progress(context, "loading weights", i, p->load_count);
-        if (!run_load(e, c, &p->load[i], err))
+        if (!run_load(e, c, &p->load[i], &read, err))
             return false;
     }
+    timing_phase("read and repack weights", read);
     if (progress && p->load_count)
         progress(context, "loading weights", p->load_count, p->load_count);
     return exec_ready(e, err);
@@ -234,5 +240,7 @@ bool weights_random(Exec *e, WeightsProgress *progress, void *context, Err *err)
         if (progress)
             progress(context, "random weights", i + 1, p->buffers_count);
     }
+    d->ops->sync(d);
+    timing_phase("random weights", 0);
     return exec_ready(e, err);
 }
