@@ -11,10 +11,20 @@
 
 /* ---- begin and end ----------------------------------------------------------------------------------------------- */
 
+static size_t longest_token(const Tokenizer *t)
+{
+    size_t longest = 1, len;
+    for (size_t id = 0; id < tok_vocab_size(t); id++)
+        if (tok_text(t, (uint32_t)id, &len))
+            longest = MAX(longest, len);
+    return longest;
+}
+
 Api *api_new(const ApiOptions *options)
 {
     Api *a = xcalloc(1, sizeof *a);
     a->o = *options;
+    a->longest_token = longest_token(a->o.model.tokenizer);
     a->started = (int64_t)time(NULL);
     pthread_mutex_init(&a->lock, NULL);
     return a;

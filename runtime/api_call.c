@@ -543,6 +543,24 @@ static void truncate_ids(const ApiCall *c, TokenIds *ids)
     ids->len = (size_t)keep;
 }
 
+/* Tokens are at most so many times shorter than the text they come from, normalizers included. */
+enum { SHRINK = 4 };
+
+bool call_encode(const ApiCall *c, const char *text, size_t len, TokenIds *ids, ApiError *e)
+{
+    const Api *a = c->api;
+    Err err;
+    if (c->request.truncate == -1 && len / SHRINK / a->longest_token > (size_t)a->o.model.max_model_len) {
+        api_error_set(e, prompt_field(c), "This model's maximum context length is %lld tokens. However, your prompt "
+                      "has %zu bytes, far more than so many tokens can stand for. Please reduce its length.",
+                      (long long)a->o.model.max_model_len, len);
+        e->code = "context_length_exceeded";
+        return false;
+    }
+    return tok_encode(a->o.model.tokenizer, text, len, c->request.add_special, true, ids, &err) ||
+           api_error_set(e, prompt_field(c), "%s", err.text);
+}
+
 ApiPrompted *call_add_prompt(ApiCall *c, TokenIds *ids)
 {
     int number = (int)c->prompts.len;
@@ -561,10 +579,9 @@ bool call_add_text(ApiCall *c, size_t i, ApiError *e)
     const ApiPrompt *from = &c->request.prompts.at[i];
     const Tokenizer *t = c->api->o.model.tokenizer;
     TokenIds ids = {0};
-    Err err;
-    if (from->text && !tok_encode(t, from->text, from->text_len, c->request.add_special, true, &ids, &err)) {
+    if (from->text && !call_encode(c, from->text, from->text_len, &ids, e)) {
         vec_free(&ids);
-        return api_error_set(e, prompt_field(c), "%s", err.text);
+        return false;
     }
     for (size_t k = 0; !from->text && k < from->ids.len; k++)
         vec_push(&ids, from->ids.at[k]);

@@ -40,12 +40,10 @@ static bool prepare(ApiCall *c, ApiError *e)
     ApiRequest *r = &c->request;
     Buf prompt = {0};
     TokenIds ids = {0};
-    Err err;
     if (!chat_prompt(a, r->body, &prompt, e))
         return false;
     buf_reserve(&prompt, 1);
-    bool ok = tok_encode(a->o.model.tokenizer, prompt.data, prompt.len, r->add_special, true, &ids, &err) ||
-              api_error_set(e, "messages", "%s", err.text);
+    bool ok = call_encode(c, prompt.data, prompt.len, &ids, e);
     if (ok) {
         ApiPrompted *p = call_add_prompt(c, &ids);
         buf_puts(&p->echo, r->echo_text ? r->echo_text : "");

@@ -23,6 +23,7 @@ typedef struct ApiCall ApiCall;
 struct Api {
     ApiOptions o;
     int64_t started; /* seconds since 1970 */
+    size_t longest_token; /* of the vocabulary, in bytes as it is spelt; at least 1 */
     pthread_mutex_t lock;
     ApiCall *calls;  /* all that are there */
 };
@@ -135,6 +136,8 @@ struct ApiCall {
 
 /* Reads the request. NULL when it was refused: then it has been answered. */
 ApiCall *call_new(Api *a, HttpExchange *x, ApiKind kind, const ApiFormat *format);
+/* Appends the tokens of a prompt's text; refuses what can't fit the context without looking at all of it. */
+bool call_encode(const ApiCall *c, const char *text, size_t len, TokenIds *ids, ApiError *e);
 /* Adds a prompt: `ids` are taken over, and cut as the request wishes. */
 ApiPrompted *call_add_prompt(ApiCall *c, TokenIds *ids);
 /* The same for element i of request.prompts, tokenized. False: refused. */

@@ -724,8 +724,19 @@ static void context_length(void **state)
     check_refused("/v1/completions", "{\"prompt\":\"a\",\"model\":\"x\"}", 404, "\"model\"", "\"model_not_found\"");
     check_refused("/v1/completions", "{\"prompt\":", 400, "null", "null");
     check_refused("/v1/chat/completions", "{\"messages\":[]}", 400, "\"messages\"", "null");
+    Buf body = {0};
+    buf_puts(&body, "{\"prompt\":\"");
+    for (int i = 0; i < 4000; i++)
+        buf_putc(&body, 'a');
+    buf_puts(&body, "\"}");
+    HttpExchange x = exchange(body.data);
+    ask(&x, "POST", "/v1/completions");
+    assert_non_null(strstr(x.out.data, "4000 bytes")); /* not even tokenized */
+    json_decref(answer(&x, 400));
+    drop(&x);
+    buf_free(&body);
     assert_int_equal(submitted_count, 0);
-    HttpExchange x = exchange("{\"prompt\":\"abcdabcd\",\"truncate_prompt_tokens\":3,\"max_tokens\":29}");
+    x = exchange("{\"prompt\":\"abcdabcd\",\"truncate_prompt_tokens\":3,\"max_tokens\":29}");
     ask(&x, "POST", "/v1/completions");
     assert_true(submitted[0].request.prompt_len == 3 && submitted[0].prompt[0] == 1);
     finish(0, stopped);
