@@ -186,7 +186,9 @@ static LoadRequest random_request(LoadPrompts *p)
     int64_t count = (int64_t)fmax(1, round(((double)n - p->overhead) / p->per_word));
     Buf text = {0};
     put_words(&text, count, shared_of(p, count), shared_rng(p), &p->rng);
-    int64_t tokens = p->kind == BY_COUNTING ? fit_text(p, &text, n) : -1;
+    int64_t tokens = p->kind == BY_WORDS ? n : -1;
+    if (p->kind == BY_COUNTING)
+        tokens = fit_text(p, &text, n);
     LoadRequest r = make_request(p, json_string(text.data), tokens, output_len);
     buf_free(&text);
     return r;

@@ -69,8 +69,8 @@ static void notes(Buf *out, const LoadMetrics *m)
         buf_printf(out, "note: %zu requests without a known number of input tokens (no usage), counted as 0\n",
                    m->unmeasured_prompts);
     if (m->without_usage)
-        buf_printf(out, "note: the server reported no usage for %zu requests: their output tokens are counted chunks\n",
-                   m->without_usage);
+        buf_printf(out, "note: the server reported no usage for %zu requests: output tokens are counted chunks, input tokens\n"
+                   "as asked for\n", m->without_usage);
 }
 
 static void counts(const LoadReport *r, const LoadRun *run, Buf *out)

@@ -173,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.event(self.choice("zwölf "))
         if fault != "event":
             self.event(self.choice(None, finish="length"))
-        if "nousage" not in how and (body.get("stream_options") or {}).get("include_usage"):
+        if not ("nousage" in how or "quiet" in how) and (body.get("stream_options") or {}).get("include_usage"):
             self.event({"choices": [], "usage": {"prompt_tokens": self.prompt_tokens(body), "completion_tokens": n}})
         self.event("[DONE]")
         return True

@@ -141,6 +141,10 @@ class Prompts(Load):
         self.assertEqual(result["workload"]["prompts"], "random words, length guessed")
         self.assertEqual((one["total_output_tokens"], one["total_input_tokens"]), (24, 0))
         self.assertEqual(one["requests_without_usage"], 4)
+        # Only streams lack it: the lengths asked for stand in.
+        _, result = self.load("quiet", "-n", 4, "--prompt-len", 50, "--output-len", 6)
+        one = result["runs"][0]
+        self.assertEqual((one["total_output_tokens"], one["total_input_tokens"]), (24, 200))
         text = run(self.server("nousage").url, "-n", 4, "--prompt-len", 50, "--output-len", 6).out
         self.assertIn("note: the server reported no usage for 4 requests", text)
 
