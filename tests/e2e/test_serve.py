@@ -63,7 +63,7 @@ class Flags(Case):
 
     def test_names_and_limits(self):
         server = self.start("--served-model-name", "first", "--served-model-name", "second", "--max-model-len", "64",
-                            "--max-num-seqs", "3", "--timing")
+                            "--max-num-seqs", "3", "--request-timing")
         models = json.loads(server.request("GET", "/v1/models")[2])["data"]
         self.assertEqual([(m["id"], m["max_model_len"]) for m in models], [("first", 64), ("second", 64)])
         answer = server.post("/v1/completions", model="second", prompt="To be", max_tokens=2)
