@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* A core: cycles and bytes a cycle. */
-static const double clock_rate = 4e9, pipes = 2, loads_a_cycle = 2, issue = 6, dot_latency = 4;
+static const double clock_rate = 4e9, dot_pipes = 2, pipes = 4, loads_a_cycle = 2, issue = 6, dot_latency = 4;
+static const double wide_loads = 1, spill_cycles = 2.5, line_overhead = 1; /* 512-bit results of loads; of a tile */
 static const double memory_core = 10, memory_all = 16, second_cache = 32; /* bytes a cycle; memory_all: of all cores */
 static const double second_cache_bytes = 1 << 20;
 static const double launch_seconds = 2e-6, block_cycles = 150;
@@ -144,14 +145,15 @@ static double gemm_cycles(const Walk *w, const Ins *i)
     double lines = (double)a->type.cols / mb->unit, per = a->type.elem == DT_S8 ? 4 : a->type.elem == DT_BF16 ? 2 : 1;
     double parts = MAX(mb->unit / per, 1), unroll = MAX(i->a, 1);
     double dots = rows * blocks * parts * dot_operations(w, a->type.elem);
-    double unpack = parts > 1 ? blocks * parts : 0;
-    double spilled = MAX(0, rows * blocks + blocks + 2 - w->t->vector_registers);
-    double loads = blocks + rows * parts + spilled * parts;
-    double line = MAX((dots + unpack) / pipes, loads / loads_a_cycle);
-    line = MAX(line, (dots + unpack + loads + spilled * parts + 2 / unroll) / issue);
-    line = MAX(line, dot_latency * parts) + 0.5 / unroll + spilled * parts; /* spilled sums go through memory */
+    double unpack = parts > 1 ? 1.5 * blocks * parts : 0;
+    double live = rows * blocks + blocks * (parts > 1 ? 2 : 1) + 1, spilled = MAX(0, live - w->t->vector_registers);
+    double loads = blocks + rows * parts + (i->nargs == 4 ? i->b : 0);
+    double line = MAX(dots / dot_pipes, (dots + unpack) / pipes);
+    line = MAX(line, loads / (w->t->vector_bits == 512 ? wide_loads : loads_a_cycle));
+    line = MAX(line, (dots + unpack + loads + 2 / unroll) / issue);
+    line = MAX(line, dot_latency * parts) + spilled * parts * spill_cycles + line_overhead / unroll;
     double sums = 2 * rows * blocks; /* cleared, added to what was there */
-    return lines * line + sums / pipes;
+    return lines * line + sums / dot_pipes;
 }
 
 /* ---- bytes --------------------------------------------------------------------------------------------------------- */
@@ -217,10 +219,10 @@ static void count(Walk *w, Ref r)
     case OP_STORE:
     case OP_GATHER:
     case OP_SCATTER: w->cycles += times * vectors_of(w, moved) / loads_a_cycle; break;
-    case OP_SET: w->cycles += times * vectors_of(w, moved) / (2 * pipes); break;
+    case OP_SET: w->cycles += times * vectors_of(w, moved) / pipes; break;
     default:
         if (op_info[i->op].class != CLASS_LEAF && op_info[i->op].class != CLASS_MEM && i->type.elem != DT_NONE)
-            w->cycles += times * operation(i) * (is_scalar(i->type) ? 0.5 : vectors_of(w, i->type)) / pipes;
+            w->cycles += times * operation(i) * (is_scalar(i->type) ? 0.5 : vectors_of(w, i->type)) / dot_pipes;
     }
 }
 

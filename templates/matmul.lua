@@ -69,8 +69,8 @@ return operator "matmul" {
     -- few rows while decoding; in calls of any size also as many as a step of prefill has
     workloads = function(p, bucket)
       local size, list = p.over or "tokens", {}
-      local any = p.over and { 1, 16 } or { 16, 512 }
-      for i, rows in ipairs(({ [0] = any, { 1 }, [4] = { 2, 4 } })[bucket] or { bucket }) do
+      local some = { [0] = p.over and { 1, 64 } or { 96, 512 }, [4] = { 2, 4 }, [8] = { 6, 8 }, [32] = { 16, 32 } }
+      for i, rows in ipairs(some[bucket] or { bucket }) do
         list[i] = { name = rows .. " rows", sizes = { [size] = rows } }
       end
       return list

@@ -4,7 +4,7 @@ Plan = {}
 Plan.__index = Plan
 
 -- A step is planned once for each of these token counts (at most so many tokens; 0: any).
-plan_buckets = { 1, 4, 8, 0 }
+plan_buckets = { 1, 4, 8, 32, 0 }
 page_tokens = 32        -- tokens of a KV page
 attention_segment = 512 -- positions whose softmax is merged in order (numerics contract)
 

@@ -28,7 +28,7 @@ return schedule "matmul" {
     if not bucket then return true end
     if bucket == 1 then return s.rows == 1 and s.chunk == 1 end
     if bucket == 0 then return s.rows > 1 and s.chunk > 8 end
-    return s.rows <= bucket and (s.chunk == 96 or s.chunk == s.rows and s.rows > 1)
+    return s.rows <= bucket and (s.chunk == 96 or s.rows > 1 and (s.chunk == s.rows or s.chunk == 8 and bucket > 8))
   end,
 } (function(k, a, p, s)
   local f, K, N, over = weight_formats[p.w], round_up(p.k, 16), round_up(p.n, 16), p.over or "tokens"

@@ -146,6 +146,9 @@ class Tuning(TuneCase):
             self.assertNotIn("fault", settings)
 
     def test_mistakes(self):
+        out = self.run_it(BLADETUNE, "show").stdout
+        self.assertRegex(out, r"nothing was tuned here|\d cases, geometric mean")
+        self.assertFalse(self.db.exists())
         for args, text in (([], "give either"), (["--config", "/no/such.json"], "/no/such.json"),
                            (["--config", CONFIG, "--budget", "never"], "--budget"), (["import"], "which file"),
                            (["import", CONFIG], "not results"), (["measure", CONFIG, "-o", "/tmp/x"], "not a pack"),
@@ -155,9 +158,6 @@ class Tuning(TuneCase):
                                   env=self.environment)
             self.assertIn(done.returncode, (1, 2), args)
             self.assertIn(text, done.stderr, args)
-        out = self.run_it(BLADETUNE, "show").stdout
-        self.assertRegex(out, r"nothing was tuned here|\d cases, geometric mean")
-        self.assertFalse(self.db.exists())
 
 
 class Interruptions(TuneCase):
