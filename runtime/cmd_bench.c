@@ -18,7 +18,7 @@ typedef struct Bench {
     const char *config;
     int64_t prompt, decode;
     OptInts batches;
-    bool json, profile;
+    bool json, profile, lines;
 } Bench;
 
 typedef struct Row {
@@ -207,6 +207,106 @@ static bool profile(const Bench *b, Model *m, Err *err)
     return ok;
 }
 
+/* ---- measurements asked for on standard input --------------------------------------------------------------------- */
+
+/* Seconds by kernel, those that took any. */
+static json_t *json_kernels(const Model *m, const double *seconds)
+{
+    const Plan *p = model_plan(m);
+    json_t *kernels = json_object();
+    for (int i = 0; i < p->kernels_count; i++) {
+        double before = json_real_value(json_object_get(kernels, p->kernels[i].name));
+        if (seconds[i] > 0)
+            json_object_set_new(kernels, p->kernels[i].name, json_real(before + seconds[i]));
+    }
+    return kernels;
+}
+
+static json_t *answer_limits(Model *m, BenchLimits *l)
+{
+    l->read_rate = l->peak_rate = 0;
+    bench_limits_measure(l, m);
+    return json_pack("{s:f,s:f}", "read_bytes_per_second", l->read_rate, "peak_operations_per_second", l->peak_rate);
+}
+
+static json_t *answer_prefill(Model *m, int64_t prompt, Err *err)
+{
+    double seconds, operations;
+    if (!bench_prefill(m, 1, prompt, &seconds, &operations, err))
+        return NULL;
+    return json_pack("{s:I,s:f,s:f}", "tokens", (json_int_t)prompt, "seconds", seconds, "operations", operations);
+}
+
+static json_t *answer_decode(Model *m, int64_t batch, int64_t context, int64_t steps, Err *err)
+{
+    double seconds;
+    if (!bench_decode(m, batch, context, steps, &seconds, err))
+        return NULL;
+    return json_pack("{s:I,s:f,s:f,s:f}", "tokens", (json_int_t)batch, "seconds", seconds, "operations",
+                     bench_decode_operations(m, batch), "bytes", bench_decode_bytes(m, batch, context + steps / 2));
+}
+
+static json_t *answer(const Bench *b, Model *m, BenchLimits *l, const char *line, Err *err)
+{
+    long long first, second;
+    char more;
+    if (!strcmp(line, "limits"))
+        return answer_limits(m, l);
+    if (sscanf(line, " prefill %lld %c", &first, &more) == 1 && first > 0)
+        return answer_prefill(m, first, err);
+    if (sscanf(line, " decode %lld %lld %c", &first, &second, &more) == 2 && first > 0 && second > 0)
+        return answer_decode(m, first, second, b->decode, err);
+    err_set(err, "'%s' on standard input: expected 'limits', 'prefill TOKENS' or 'decode BATCH CONTEXT'", line);
+    return NULL;
+}
+
+/* A line in, a line out, so that another program can measure something else in between. */
+static bool answer_lines(const Bench *b, Model *m, BenchLimits *l, Err *err)
+{
+    double *seconds = xcalloc((size_t)model_plan(m)->kernels_count, sizeof *seconds);
+    char line[256];
+    bool ok = true;
+    model_set_profile(m, b->profile ? seconds : NULL);
+    while (ok && fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        memset(seconds, 0, (size_t)model_plan(m)->kernels_count * sizeof *seconds);
+        json_t *out = answer(b, m, l, line, err);
+        if (out && b->profile)
+            json_object_set_new(out, "kernels", json_kernels(m, seconds));
+        if (out)
+            cmd_print_json(out);
+        ok = out && cmd_flush(err);
+    }
+    model_set_profile(m, NULL);
+    free(seconds);
+    return ok;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------- */
+
+/* Every batch size of the options, as a table or JSON. */
+static bool measure(const Bench *b, Model *m, BenchLimits *limits, double load_seconds, Err *err)
+{
+    Row *rows = xcalloc(b->batches.len, sizeof *rows);
+    bool ok = true, progress = isatty(STDERR_FILENO);
+    for (size_t i = 0; ok && i < b->batches.len; i++) {
+        if (progress)
+            fprintf(stderr, "\r\033[Kbatch %lld", (long long)b->batches.at[i]);
+        rows[i].batch = b->batches.at[i];
+        ok = measure_row(b, m, limits, i ? &rows[i - 1] : NULL, &rows[i], err);
+    }
+    if (progress)
+        fputs("\r\033[K", stderr);
+    if (ok && b->json)
+        print_json(b, m, limits, rows, b->batches.len, load_seconds);
+    else if (ok)
+        print_table(b, m, limits, rows, b->batches.len);
+    if (ok && b->profile)
+        ok = profile(b, m, err);
+    free(rows);
+    return ok;
+}
+
 static bool bench(const Bench *b, const char *model, Err *err)
 {
     double start = now_seconds();
@@ -216,24 +316,12 @@ static bool bench(const Bench *b, const char *model, Err *err)
     double load_seconds = now_seconds() - start;
     timing_print("ready");
     BenchLimits limits;
-    Row *rows = xcalloc(b->batches.len, sizeof *rows);
-    bool ok = bench_limits_begin(&limits, m, read_bytes, err), progress = isatty(STDERR_FILENO);
-    for (size_t i = 0; ok && i < b->batches.len; i++) {
-        if (progress)
-            fprintf(stderr, "\r\033[Kbatch %lld", (long long)b->batches.at[i]);
-        rows[i].batch = b->batches.at[i];
-        ok = measure_row(b, m, &limits, i ? &rows[i - 1] : NULL, &rows[i], err);
+    if (!bench_limits_begin(&limits, m, read_bytes, err)) {
+        model_free(m);
+        return false;
     }
-    if (progress)
-        fputs("\r\033[K", stderr);
-    if (ok && b->json)
-        print_json(b, m, &limits, rows, b->batches.len, load_seconds);
-    else if (ok)
-        print_table(b, m, &limits, rows, b->batches.len);
-    if (ok && b->profile)
-        ok = profile(b, m, err);
+    bool ok = b->lines ? answer_lines(b, m, &limits, err) : measure(b, m, &limits, load_seconds, err);
     bench_limits_end(&limits, m);
-    free(rows);
     model_free(m);
     return ok && cmd_flush(err);
 }
@@ -249,6 +337,9 @@ int cmd_bench(int argc, char **argv)
         {"batch", 0, OPT_INTS, &b.batches, "N,N,...", "sequences at once (default 1,2,4,8,16,32)", 1, 65536},
         {"json", 0, OPT_FLAG, &b.json, NULL, "print a JSON object"},
         {"profile", 0, OPT_FLAG, &b.profile, NULL, "also print the time of every kernel"},
+        {"stdin", 0, OPT_FLAG, &b.lines, NULL,
+         "measure what lines on standard input say, 'limits',\n'prefill TOKENS' or 'decode BATCH CONTEXT', and answer\n"
+         "each at once with a line of JSON"},
         RUN_OPTION_ROWS(&b.run),
         {NULL},
     };

@@ -83,6 +83,24 @@ class Bench(Case):
             self.assertEqual(out["limits"]["peak"], peak)
             self.assertEqual(out["weights"], weights)
 
+    def test_lines_on_standard_input(self):
+        args = ["bench", MODEL, "--decode", 3, "--batch", 4, "--max-model-len", 64, "--stdin", "--cache", CACHE]
+        out = [json.loads(line) for line in good(*args, stdin=b"limits\nprefill 20\ndecode 4 16\n").splitlines()]
+        self.assertGreater(out[0]["read_bytes_per_second"], 1e8)
+        self.assertGreater(out[0]["peak_operations_per_second"], 1e8)
+        self.assertEqual([o["tokens"] for o in out[1:]], [20, 4])
+        for o in out[1:]:
+            self.assertGreater(o["seconds"], 0)
+            self.assertGreater(o["operations"], 0)
+        self.assertGreater(out[2]["bytes"], 0)
+        kernels = json.loads(good(*args, "--profile", stdin=b"decode 1 1"))["kernels"]
+        self.assertGreater(min(kernels.values()), 0)
+        for line, text in ((b"decode 4", "expected 'limits'"), (b"prefill 0", "expected 'limits'"),
+                           (b"prefill 5 6", "expected 'limits'"), (b"decode 4 4096", "do not fit the KV cache")):
+            result = blade(*args, stdin=line)
+            self.assertEqual(result.code, 1, result)
+            self.assertIn(text, result.err)
+
     def test_bad_sizes(self):
         for args, text in (
             (["--prompt", 1 << 20], "more than the model's context"),
