@@ -16,7 +16,7 @@ enum { SAMPLES = 5 /* blocks looked at along each dimension of the grid */, UNKN
 
 typedef struct Touch { /* an argument that is read from memory */
     double distinct, total, prefetched; /* bytes of a block: touched once, with repetitions, asked for ahead */
-    uint64_t depends;
+    double argument;                    /* bytes of the whole */
 } Touch;
 
 typedef struct Walk {
@@ -25,17 +25,12 @@ typedef struct Walk {
     const CostInput *in;
     int64_t *value;    /* by Ref: of integer scalars */
     bool *known;
-    uint64_t *depends; /* by Ref: bit of each loop (by depth) and, from bit 48, of each block index */
+    uint64_t *depends; /* by Ref: a bit for each loop, by depth */
     double trips[MAX_DEPTH + 1], times[MAX_DEPTH + 1];
     int depth;
     double cycles;
     Touch touch[COST_ARGS];
 } Walk;
-
-static uint64_t block_bit(int64_t dimension)
-{
-    return (uint64_t)1 << (48 + dimension);
-}
 
 /* ---- integer scalars ---------------------------------------------------------------------------------------------- */
 
@@ -177,7 +172,7 @@ static void touch(Walk *w, Ref view, double bytes, double prefetched)
     t->distinct = MAX(t->distinct, distinct * bytes);
     t->total += w->times[w->depth] * bytes;
     t->prefetched += w->times[w->depth] * prefetched;
-    t->depends |= w->depends[view];
+    t->argument = (double)memory_bytes(m, w->in->sizes);
 }
 
 /* ---- the walk ------------------------------------------------------------------------------------------------------ */
@@ -236,31 +231,26 @@ static void walk_block(Walk *w, const int64_t *block)
     for (Ref r = 1; r < (Ref)w->k->ins.len; r++) {
         const Ins *i = ir_at(w->k, r);
         evaluate(w, r);
-        if (i->op == OP_BLOCK) {
+        if (i->op == OP_BLOCK)
             w->value[r] = block[i->integer];
-            w->depends[r] = block_bit(i->integer);
-        } else if (i->op == OP_LOOP) {
+        else if (i->op == OP_LOOP)
             enter_loop(w, r);
-        } else if (i->op == OP_WHEN) {
+        else if (i->op == OP_WHEN)
             enter(w, w->known[i->arg[0]] ? w->value[i->arg[0]] != 0 : 0.5);
-        } else if (i->op == OP_END) {
+        else if (i->op == OP_END)
             w->depth--;
-        } else if (i->op != OP_ELSE) {
+        else if (i->op != OP_ELSE)
             count(w, r);
-        }
     }
 }
 
-/* Cycles of the block just walked. `again`: share of it whose cold data a neighbour has just read. */
-static double block_time(const Walk *w, const int64_t *grid, int threads)
+/* Cycles of the block just walked, one of `blocks`: what they all read anew is at most the argument. */
+static double block_time(const Walk *w, double blocks)
 {
-    double distinct = 0, total = 0, prefetched = 0;
+    double distinct = 0, total = 0, prefetched = 0, threads = w->in->threads;
     for (int i = 0; i < COST_ARGS; i++) {
         const Touch *t = &w->touch[i];
-        int64_t sharing = 1; /* neighbours along the fastest dimensions that read the same */
-        for (int d = w->k->grid_rank - 1; d >= 0 && !(t->depends & block_bit(d)); d--)
-            sharing *= grid[d];
-        distinct += t->distinct / (double)MAX(sharing, 1);
+        distinct += MIN(t->distinct, t->argument / blocks);
         total += t->total;
         prefetched += t->prefetched;
     }
@@ -275,7 +265,7 @@ static double block_time(const Walk *w, const int64_t *grid, int threads)
 }
 
 /* Average over blocks spread over the grid. */
-static double average(Walk *w, const int64_t *grid)
+static double average(Walk *w, const int64_t *grid, double blocks)
 {
     int64_t n[MAX_GRID] = {1, 1, 1};
     double sum = 0;
@@ -286,7 +276,7 @@ static double average(Walk *w, const int64_t *grid)
         for (int d = 0; d < w->k->grid_rank; d++)
             block[d] = n[d] > 1 ? at[d] * (grid[d] - 1) / (n[d] - 1) : 0;
         walk_block(w, block);
-        sum += block_time(w, grid, w->in->threads);
+        sum += block_time(w, blocks);
     }
     return sum / (double)(n[0] * n[1] * n[2]);
 }
@@ -312,7 +302,7 @@ double cost_seconds(const Kernel *k, const Target *t, const CostInput *in)
     w.value = xcalloc(k->ins.len, sizeof *w.value);
     w.known = xcalloc(k->ins.len, sizeof *w.known);
     w.depends = xcalloc(k->ins.len, sizeof *w.depends);
-    double blocks = grid_extents(&w, grid), block = average(&w, grid);
+    double blocks = grid_extents(&w, grid), block = average(&w, grid, blocks);
     free(w.value);
     free(w.known);
     free(w.depends);
