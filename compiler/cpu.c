@@ -87,6 +87,17 @@ bool cpu_runs(const char *target, Err *err)
     return err_set(err, "built for %s; this machine runs %s", target, cpu_best());
 }
 
+int cpu_rank(const char *target)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (!strcmp(rows[i].target, target) && !rows[i].missing())
+            return (int)i;
+    return -1;
+}
+
 const char *cpu_best(void)
 {
 #if defined(__x86_64__)

@@ -8,6 +8,9 @@
 /* True when every instruction of the target may be used here; otherwise a message that names what is missing. */
 bool cpu_runs(const char *target, Err *err);
 
+/* 0 for the best of all targets, more for others; -1 for one that this machine does not run. */
+int cpu_rank(const char *target);
+
 /* The best target that this machine runs: "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3", "x86-64" or "aarch64". */
 const char *cpu_best(void);
 

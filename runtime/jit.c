@@ -34,13 +34,27 @@ static void report(const JitRequest *r, const char *what, int64_t done, int64_t 
 
 /* ---- checking ------------------------------------------------------------------------------------------------- */
 
-static bool fits(const Pack *p, const char *path, uint64_t fingerprint, const char *weights, Err *err)
+/* Of the targets in the pack the best one that this machine runs. */
+static bool select_best(Pack *p, Err *err)
+{
+    int best = -1;
+    for (int i = 0; i < p->parts_count; i++) {
+        int rank = cpu_rank(p->parts[i].target);
+        if (rank >= 0 && (best < 0 || rank < cpu_rank(p->parts[best].target)))
+            best = i;
+    }
+    if (best >= 0)
+        pack_select(p, best);
+    return best >= 0 || cpu_runs(p->header.target, err);
+}
+
+static bool fits(Pack *p, const char *path, uint64_t fingerprint, const char *weights, Err *err)
 {
     if (p->header.fingerprint != fingerprint)
         return err_set(err, "%s: this pack was built for another checkpoint (configuration and tensors differ)", path);
     if (weights && strcmp(p->header.weights, weights))
         return err_set(err, "%s: this pack was built for weights %s, not %s", path, p->header.weights, weights);
-    return cpu_runs(p->header.target, err) || err_prefix(err, "%s", path);
+    return select_best(p, err) || err_prefix(err, "%s", path);
 }
 
 bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err)
