@@ -60,6 +60,7 @@ struct Engine {
     StepOutputs out;
     Kv *kv;
     Scheduler *sched;
+    bool *unzeroed; /* [pages] handed out, but their memory is as its last owner left it */
     void (*arrivals)(void *context);
     void *arrivals_context;
     Request *first;
@@ -162,6 +163,7 @@ Engine *engine_new(Model *model, const EngineOptions *o, Err *err)
     for (int i = 0; i < o->eos_count; i++)
         vec_push(&e->eos, o->eos[i]);
     e->running = xcalloc((size_t)max_seqs, sizeof *e->running);
+    e->unzeroed = xcalloc((size_t)kv_total(e->kv), sizeof *e->unzeroed);
     e->arrivals = o->arrivals;
     e->arrivals_context = o->context;
     e->max_stretch = o->max_decode_stretch;
@@ -194,6 +196,7 @@ void engine_free(Engine *e)
     while (e->first)
         end_request(e, e->first, FINISH_ABORT);
     free(e->running);
+    free(e->unzeroed);
     sched_free(e->sched);
     kv_free(e->kv);
     vec_free(&e->eos);
@@ -376,12 +379,21 @@ static ModelStep fill_inputs(const Engine *e, const StepInputs *in, const Batch 
     return step;
 }
 
-static void zero_fresh_pages(Engine *e)
+/* A prompt gets its pages at once; each is zeroed when the first piece reaches it, as zeroing all of a long prompt would
+ * hold the others up. */
+static void zero_fresh_pages(Engine *e, const Batch *b)
 {
     const int32_t *fresh;
-    int n = kv_take_fresh(e->kv, &fresh);
+    int n = kv_take_fresh(e->kv, &fresh), size = (int)e->limits->page_tokens;
     for (int i = 0; i < n; i++)
-        model_zero_page(e->model, fresh[i]);
+        e->unzeroed[fresh[i]] = true;
+    for (const Piece *p = b->pieces; p < b->pieces + b->count; p++)
+        for (int at = p->first / size; at <= (p->first + p->count - 1) / size; at++) {
+            int32_t page = p->seq->kv.pages[at];
+            if (e->unzeroed[page])
+                model_zero_page(e->model, page);
+            e->unzeroed[page] = false;
+        }
 }
 
 /* ---- outputs of a step ------------------------------------------------------------------------------------------- */
@@ -533,7 +545,7 @@ static bool start(Engine *e, const Batch *b, Err *err)
 {
     if (!b->count)
         return true;
-    zero_fresh_pages(e);
+    zero_fresh_pages(e, b);
     ModelStep step = fill_inputs(e, &e->in[e->set], b);
     e->started = now_seconds();
     e->running_prompt = 0;
