@@ -25,7 +25,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 
 typedef struct RunOptions {
-    const char *weights, *pack, *cache; /* NULL: not said */
+    const char *weights, *kv, *pack, *cache; /* NULL: not said */
     int64_t threads, max_num_seqs, max_num_batched_tokens, max_model_len, kv_cache_memory;
     int64_t max_outputs;   /* rows of logits a step; set by commands, not by users */
     int64_t shuffle_pages, bucket;
@@ -39,6 +39,8 @@ typedef struct RunOptions {
 #define RUN_OPTION_ROWS(o)                                                                                             \
     {"weights", 0, OPT_STRING, &(o)->weights, "W",                                                                     \
      "auto (as stored), f32, bf16, f16, w8, w4 or w4a16:\nweights are rounded to it while loading"},                   \
+    {"kv-cache-dtype", 0, OPT_STRING, &(o)->kv, "T",                                                                   \
+     "of the KV cache: auto (what the model computes in),\nf32, f16, bf16 or int8 (half of bf16)"},                    \
     {"threads", 't', OPT_INT, &(o)->threads, "N", "threads (default: one a core)", 1, 1024},                           \
     {"pack", 0, OPT_STRING, &(o)->pack, "FILE", "use this pack; no generator is needed then"},                         \
     {"cache", 0, OPT_STRING, &(o)->cache, "DIR", "folder of built packs (default: ~/.cache/blade)"},                   \

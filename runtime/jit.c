@@ -225,8 +225,10 @@ static bool prepare(Jit *j, const JitRequest *r, Err *err)
     if (found && file_exists(j->generator))
         j->signature = source_signature(j->source, j->generator);
     for (const char *s = r->weights; *s; s++)
-        if (!isalnum((unsigned char)*s))
+        if (!isalnum((unsigned char)*s) && *s != '+' && *s != '-')
             return err_set(err, "unknown weight format '%s'", r->weights);
+    if (strlen(r->weights) >= sizeof ((PackHeader *)0)->weights)
+        return err_set(err, "unknown weight format '%s'", r->weights);
     if (!cache_folder(r, j->folder, sizeof j->folder))
         return err_set(err, "the path of the cache folder is too long");
     char name[128];

@@ -14,6 +14,7 @@
 
 struct Model {
     ModelOptions options;
+    char formats[64]; /* asked for, as the generator takes them: "w4", "auto+kv-int8"; "": whatever a pack has */
     Checkpoint *checkpoint;
     Pack pack;
     Plan *plan;
@@ -52,11 +53,11 @@ static bool open_pack(Model *m, Err *err)
     const ModelOptions *o = &m->options;
     uint64_t fingerprint = ckpt_fingerprint(m->checkpoint);
     if (o->pack)
-        return jit_open(o->pack, fingerprint, o->weights, &m->pack, err);
+        return jit_open(o->pack, fingerprint, *m->formats ? m->formats : NULL, &m->pack, err);
     char path[4096];
     model_path(m, path, sizeof path);
     JitRequest r = {
-        .model = path, .fingerprint = fingerprint, .weights = o->weights ? o->weights : "auto", .cache = o->cache,
+        .model = path, .fingerprint = fingerprint, .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
     };
     return jit_pack(&r, &m->pack, &m->warning, err);
@@ -220,12 +221,21 @@ static bool load(Model *m, Err *err)
     return ok && bind_io(m, err);
 }
 
+/* What nobody asks for is left to the generator, or to a pack that the user names. */
+static void name_formats(Model *m)
+{
+    const char *weights = m->options.weights ? m->options.weights : "auto", *kv = m->options.kv ? m->options.kv : "auto";
+    if (strcmp(kv, "auto"))
+        snprintf(m->formats, sizeof m->formats, "%s+kv-%s", weights, kv);
+    else if (strcmp(weights, "auto"))
+        snprintf(m->formats, sizeof m->formats, "%s", weights);
+}
+
 Model *model_load(const ModelOptions *options, Err *err)
 {
     Model *m = xcalloc(1, sizeof *m);
     m->options = *options;
-    if (m->options.weights && !strcmp(m->options.weights, "auto") && m->options.pack)
-        m->options.weights = NULL; /* a pack that the user names decides */
+    name_formats(m);
     m->threads = options->threads ? options->threads : pool_cores();
     m->forced_step = -1;
     if (open_model(m, err) && set_limits(m, err) && (options->plan_only || load(m, err)))

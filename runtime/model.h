@@ -26,6 +26,7 @@ typedef struct ModelOptions {
     const char *model;   /* checkpoint folder; with random_weights a config.json or a folder with one */
     bool random_weights; /* do not read weights: fill them with random numbers */
     const char *weights; /* "auto" (NULL), "f32", "bf16", "f16", "w8", "w4", "w4a16" */
+    const char *kv;      /* of the KV cache: "auto" (NULL), "f32", "f16", "bf16", "int8" */
     const char *pack;    /* use this pack file; NULL: find or build one */
     const char *cache;   /* folder of built packs; NULL: $XDG_CACHE_HOME/blade or ~/.cache/blade */
     const char *generator; /* path of libbladegen.so; NULL: search (jit.h) */

@@ -80,6 +80,7 @@ ModelOptions run_options_apply(const RunOptions *o, const char *model)
     return (ModelOptions){
         .model = model,
         .weights = o->weights,
+        .kv = o->kv,
         .pack = o->pack,
         .cache = o->cache,
         .threads = (int)o->threads,

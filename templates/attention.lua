@@ -9,28 +9,56 @@
 -- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so
 -- that a row's bits depend neither on the tile it is in nor on how segments are spread over blocks. Sources: Milakov &
 -- Gimelshein 2018 (online softmax); Dao 2023, FlashAttention-2.
-function kv_unit(elem) return elem == "f32" and 1 or 2 end
+
+-- Pages of s8 (p.kv) hold v = (stored - 128) * scale, stored as u8, with a scale for each token of each head: k_scales,
+-- v_scales [kv_pages, kv_heads, page]. q and the weights of a page are rounded to s8 with a scale a row, so that both
+-- products are integer ones. Their sums are exact; what is rounded depends on the row and the page only.
+local kv_units = { f32 = 1, f16 = 2, bf16 = 2, s8 = 4 }
 function query_type(kv) return kv == "bf16" and "bf16" or "f32" end
 
+-- Declarations of the pages: k, v, and where there are scales those of k and v.
 function kv_arguments(p, access)
-  local panel = { panel = kv_unit(p.kv) }
-  return argument("k_pages", p.kv, { "kv_pages", p.kv_heads, round_up(p.head_dim, 2), p.page }, access, panel),
-         argument("v_pages", p.kv, { "kv_pages", p.kv_heads, p.page, round_up(p.head_dim, 16) }, access, panel)
+  local panel, elem = { panel = kv_units[p.kv] }, p.kv == "s8" and "u8" or p.kv
+  local list = {
+    argument("k_pages", elem, { "kv_pages", p.kv_heads, round_up(p.head_dim, kv_units[p.kv]), p.page }, access, panel),
+    argument("v_pages", elem, { "kv_pages", p.kv_heads, p.page, round_up(p.head_dim, 16) }, access, panel),
+  }
+  for i, name in ipairs(p.kv == "s8" and { "k_scales", "v_scales" } or {}) do
+    list[2 + i] = argument(name, "f32", { "kv_pages", p.kv_heads, p.page }, access)
+  end
+  return list
+end
+
+-- Value d of the token at `at` of a page, by the references.
+local function k_value(p, t, page, head, d, at)
+  local x = t.k_pages:get(page, head, d, at)
+  return p.kv == "s8" and (x - 128) * t.k_scales:get(page, head, at) or x
+end
+
+local function v_value(p, t, page, head, at, d)
+  local x = t.v_pages:get(page, head, at, d)
+  return p.kv == "s8" and (x - 128) * t.v_scales:get(page, head, at) or x
 end
 
 return operator "attention" {
   doc = "causal attention over a paged KV cache, prefill and decode",
   args = function(p)
-    local k_pages, v_pages = kv_arguments(p)
-    return {
-      argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim }), k_pages, v_pages,
+    local list = { argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim }) }
+    for _, d in ipairs(kv_arguments(p)) do list[#list + 1] = d end
+    for _, d in ipairs {
       argument("positions", "s32", { "tokens" }), argument("tiles", "s32", { p.tiles, 4 }),
       argument("block_table", "s32", { "seqs", "table_width" }),
       activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out"),
-    }
+    } do list[#list + 1] = d end
+    return list
   end,
   numerics = function(p) return { tree = 16, segment = p.segment } end,
   inputs = function(p, t, sizes, random)
+    if p.kv == "s8" then
+      t.q:fill(function() return random.normal() * p.head_dim ^ -0.5 end)
+      t.k_scales:fill(function() return random.uniform(0.005, 0.015) end)
+      t.v_scales:fill(function() return random.uniform(0.005, 0.015) end)
+    end
     -- sequences of decreasing length, pages in a shuffled order, tokens cut into tiles
     t.block_table:fill(function(s, i) return (s * sizes.table_width + i) * 7 % sizes.kv_pages end)
     t.positions:fill(function(row) return 0 end)
@@ -58,7 +86,7 @@ return operator "attention" {
           local score, top, kv = {}, -math.huge, head // group
           for i = start, position do
             local page, at, sum = math.tointeger(t.block_table:get(seq, i // p.page)), i % p.page, 0
-            for d = 0, p.head_dim - 1 do sum = sum + t.q:get(row, head, d) * t.k_pages:get(page, kv, d, at) end
+            for d = 0, p.head_dim - 1 do sum = sum + t.q:get(row, head, d) * k_value(p, t, page, kv, d, at) end
             score[i], top = sum, math.max(top, sum)
           end
           local total, out = 0, {}
@@ -69,7 +97,7 @@ return operator "attention" {
           for d = 0, p.head_dim - 1 do
             local sum = 0
             for i = start, position do
-              sum = sum + score[i] * t.v_pages:get(math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
+              sum = sum + score[i] * v_value(p, t, math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
             end
             t.y:set(sum / total, row, head * p.head_dim + d)
           end
@@ -98,7 +126,7 @@ return operator "attention" {
       if p.tile == 1 then return { call(16, 16, 1, 512), call(1, 1, 1, 2048) } end
       return { call(256, 1, p.tile, 256), call(256, 1, p.tile, 1024) }
     end,
-    peak = function(p) return p.kv == "bf16" and "bf16" or "f32" end,
+    peak = function(p) return ({ bf16 = "bf16", s8 = "int8" })[p.kv] or "f32" end,
     operations = function(p, sizes, data)
       local seen = 0
       for row = 0, sizes.tokens - 1 do seen = seen + data.positions(row) + 1 end
@@ -111,7 +139,7 @@ return operator "attention" {
       return { p = small, sizes = { tokens = 2 * p.tile + 1, seqs = 1, [p.tiles] = 3, table_width = pages, kv_pages = pages } }
     end,
   },
-  tolerance = function(p) return (p.kv == "bf16" or p.out == "bf16") and 6e-3 or 5e-6 end,
+  tolerance = function(p) return p.kv == "s8" and 1.5e-2 or (p.kv == "bf16" or p.out == "bf16") and 6e-3 or 5e-6 end,
   cases = {
     { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 512, kv = "f32", tile = 1, tiles = "decode_tiles" },
       sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
@@ -125,5 +153,9 @@ return operator "attention" {
       sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
     { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
       sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
+    { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "s8", tile = 1, tiles = "decode_tiles" },
+      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
+    { p = { heads = 6, kv_heads = 2, head_dim = 48, page = 32, segment = 512, kv = "s8", tile = 4, tiles = "prefill_tiles", window = 40 },
+      sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
   },
 }

@@ -35,10 +35,17 @@ local function rotated(p, t, row, x)
   return y
 end
 
+-- x[0 .. head_dim - 1] as a page of s8 stores it: codes and their scale (attention.lua).
+local function rounded(p, x)
+  local top, code = 0, {}
+  for d = 0, p.head_dim - 1 do top = math.max(top, math.abs(x[d])) end
+  for d = 0, p.head_dim - 1 do code[d] = top > 0 and math.floor(x[d] * 127 / top + 0.5) + 128 or 128 end
+  return code, top / 127
+end
+
 return operator "rotary" {
   doc = "rotary embedding of q and k (optional q/k norm), k and v written to their pages",
   args = function(p)
-    local k_pages, v_pages = kv_arguments(p, "inout")
     local list = {
       activation("qkv", "tokens", p.offsets[3] + p.kv_heads * p.head_dim, "f32"), argument("positions", "s32", { "tokens" }),
       argument("kv_slot", "s32", { "tokens" }), argument("inv_freq", "f32", { round_up(p.rotary // 2, 16) }),
@@ -48,7 +55,7 @@ return operator "rotary" {
       list[#list + 1] = argument("k_norm", "f32", { round_up(p.head_dim, 16) })
     end
     list[#list + 1] = argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim }, "out")
-    list[#list + 1], list[#list + 2] = k_pages, v_pages
+    for _, d in ipairs(kv_arguments(p, "inout")) do list[#list + 1] = d end
     return list
   end,
   numerics = function() return { tree = 16 } end,
@@ -65,10 +72,19 @@ return operator "rotary" {
         for d = 0, p.head_dim - 1 do t.q:set(y[d] * p.scale, row, head, d) end
       end
       for head = 0, p.kv_heads - 1 do
-        local y = rotated(p, t, row, normalised(p, t, row, p.offsets[2], head, "k_norm"))
+        local y, v = rotated(p, t, row, normalised(p, t, row, p.offsets[2], head, "k_norm")), {}
+        for d = 0, p.head_dim - 1 do v[d] = t.qkv:get(row, p.offsets[3] + head * p.head_dim + d) end
+        local page, at = slot // p.page, slot % p.page
+        if p.kv == "s8" then
+          local scale
+          y, scale = rounded(p, y)
+          t.k_scales:set(scale, page, head, at)
+          v, scale = rounded(p, v)
+          t.v_scales:set(scale, page, head, at)
+        end
         for d = 0, p.head_dim - 1 do
-          t.k_pages:set(y[d], slot // p.page, head, d, slot % p.page)
-          t.v_pages:set(t.qkv:get(row, p.offsets[3] + head * p.head_dim + d), slot // p.page, head, slot % p.page, d)
+          t.k_pages:set(y[d], page, head, d, at)
+          t.v_pages:set(v[d], page, head, at, d)
         end
       end
     end
@@ -85,5 +101,7 @@ return operator "rotary" {
             offsets = { 0, 128, 192 } }, sizes = { tokens = 2, kv_pages = 4 } },
     { p = { heads = 2, kv_heads = 2, head_dim = 80, rotary = 40, style = "halves", factor = 1.0, scale = 1.0, page = 32, kv = "f32",
             offsets = { 0, 160, 320 } }, sizes = { tokens = 2, kv_pages = 4 } },
+    { p = { heads = 4, kv_heads = 2, head_dim = 64, rotary = 64, style = "halves", factor = 1.0, scale = 0.125, page = 32, kv = "s8",
+            offsets = { 0, 256, 384 } }, sizes = { tokens = 3, kv_pages = 4 } },
   },
 }

@@ -31,9 +31,13 @@ function new_graph(plan, facts)
     end
     return v + 0.0
   end
-  -- the KV cache holds what the model computes in
-  local kinds = { f32 = "f32", f16 = "f16" }
-  g.kv = kinds[facts.weights] or facts.weights == "auto" and kinds[main_type(facts)] or "bf16"
+  -- unless said otherwise, the KV cache holds what the model computes in
+  local kinds = { f32 = "f32", f16 = "f16", bf16 = "bf16", int8 = "s8" }
+  local natural = facts.weights == "auto" and main_type(facts) or facts.weights
+  if facts.kv and not kinds[facts.kv] then
+    error(("unknown format '%s' of the KV cache; known: auto, f32, f16, bf16, int8"):format(facts.kv), 0)
+  end
+  g.kv = kinds[facts.kv] or ({ f32 = "f32", f16 = "f16" })[natural] or "bf16"
   return g
 end
 
@@ -215,8 +219,9 @@ function Graph:emit_attention(node, out)
     args[#args + 1] = self:vector(norms.k, p.head_dim)
   end
   local query = plan:activation(rotary.args[#args + 1])
+  self:expect(self.kv ~= "s8" or p.head_dim % 16 == 0, "a KV cache of int8 needs heads of a multiple of 16 columns, not %d", p.head_dim)
   local pages = {}
-  for i, name in ipairs { "k", "v" } do
+  for i, name in ipairs(self.kv == "s8" and { "k", "v", "k scales", "v scales" } or { "k", "v" }) do
     pages[i] = plan:buffer { name = ("kv %s %s"):format(name, q.name), kind = "kv", page_bytes = page_bytes(rotary.args[#args + 1 + i]) }
   end
   plan:launch("step", rotary, concat(args, { query }, pages))
@@ -228,7 +233,8 @@ function Graph:emit_attention(node, out)
   for _, kind in ipairs { { tile = 1, tiles = "decode_tiles" }, { tile = tile, tiles = "prefill_tiles" } } do
     local record = build("attention", with { tile = kind.tile, tiles = kind.tiles, window = p.window, segment = attention_segment, out = out })
     y = y or plan:activation(record.args[#record.args])
-    plan:launch("step", record, { query, pages[1], pages[2], plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y })
+    plan:launch("step", record, concat({ query }, pages,
+                                       { plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y }))
   end
   plan:release(query)
   return y

@@ -167,9 +167,12 @@ function plan_model(facts)
     table.sort(known)
     error(("architecture %s is not supported; supported: %s"):format(architecture, table.concat(known, ", ")), 0)
   end
+  local formats = facts.weights -- "w4", or "w4+kv-int8": of the weights, and of the KV cache
+  facts.weights, facts.kv = formats:match("^([^+]*)%+kv%-(.*)$")
+  facts.weights = facts.weights or formats
   current_plan = new_plan()
   local m = new_graph(current_plan, facts)
-  m:describe { architecture = architecture, weights = facts.weights }
+  m:describe { architecture = architecture, weights = formats }
   description.build(m, facts.config, architecture)
   m:finish()
 end

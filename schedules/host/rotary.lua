@@ -56,6 +56,16 @@ return schedule "rotary" {} (function(k, a, p)
     end
   end
 
+  -- A head as a page of s8 stores it (attention.lua): value(c) gives 16 columns, put(c, code) stores them.
+  local function store_rounded(value, head, scales, put)
+    local highest = k:frag("f32", 1, 16):set(0)
+    for c = 0, D - 1, 16 do highest:set(highest:max(value(c):abs())) end
+    local top = highest:highest()
+    local inverse = k:select(top:gt(0), k:const("f32", 127) / top, 0.0)
+    for c = 0, D - 1, 16 do put(c, ((value(c) * inverse):cast("s8"):cast("s32") + 128):cast("u8")) end
+    k:store(scales, { page, head, at }, top / 127)
+  end
+
   local kind = query_type(p.kv)
   k:range(0, p.heads, 1, function(head)
     rotate(head_values(head * D + p.offsets[1], p.qk_norm and a.q_norm), function(first, step, y)
@@ -67,6 +77,14 @@ return schedule "rotary" {} (function(k, a, p)
     rotate(head_values(head * D + p.offsets[2], p.qk_norm and a.k_norm), function(first, step, y)
       if step == 1 then k:store(staged, { 0, first }, y) else k:scatter(staged, { 0, first }, k:col(y.cols) * step, y) end
     end)
+    if p.kv == "s8" then
+      store_rounded(function(c) return k:load(staged, { 0, c }, 1, 16) end, head, a.k_scales, function(c, code)
+        k:store(a.k_pages, { page, head, c, at }, code, { transposed = true })
+      end)
+      store_rounded(function(c) return k:load(a.qkv, { row, head * D + p.offsets[3] + c }, 1, 16) end, head, a.v_scales,
+                    function(c, code) k:store(a.v_pages, { page, head, at, c }, code) end)
+      return
+    end
     local v = chunk_width(D)
     for d = 0, D - 1, v do
       k:store(a.k_pages, { page, head, d, at }, k:load(staged, { 0, d }, 1, v):cast(p.kv), { transposed = true })

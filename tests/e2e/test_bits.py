@@ -8,10 +8,10 @@ import unittest
 from common import CACHE, GOLDEN, Case, golden_models, good, ids_text, json_lines, main
 
 NEW_TOKENS = 12
-# Name, weight format: one of each kernel family.
+# Name, formats of weights and KV cache: one of each kernel family.
 MODELS = [("llama-f32", "auto"), ("llama-bf16-untied", "auto"), ("llama-odd", "auto"), ("mistral-window", "auto"),
           ("qwen3", "auto"), ("llama-gptq4-g32-asym", "auto"), ("llama-ct-w8a8", "auto"), ("llama-f32", "w8"),
-          ("llama-f32", "w4")]
+          ("llama-f32", "w4"), ("qwen3", "w4+kv-int8"), ("mistral-window", "auto+kv-int8")]
 
 
 def prompts(count, seed):
@@ -25,10 +25,15 @@ def prompts(count, seed):
     return out
 
 
+def format_options(formats):
+    weights, _, kv = formats.partition("+kv-")
+    return ["--weights", weights, "--kv-cache-dtype", kv or "auto"]
+
+
 class Bits(Case):
     def logits(self, model, weights, batch, *options):
         args = [a for ids in batch for a in ("--ids", ids_text(ids))]
-        args += ["-n", NEW_TOKENS, "--weights", weights, "--stats"]
+        args += ["-n", NEW_TOKENS, *format_options(weights), "--stats"]
         *results, self.stats = json_lines(good("logits", GOLDEN / model, *args, *options))
         self.assertEqual(len(results), len(batch))
         return results
@@ -63,7 +68,7 @@ class Bits(Case):
 
     def check_preemption(self, model, weights, batch):
         """17 sequences that grow to 100 tokens and more in a KV cache of 480 tokens."""
-        plan = json.loads(good("plan", GOLDEN / model, "--weights", weights, "--json", "--cache", CACHE))
+        plan = json.loads(good("plan", GOLDEN / model, *format_options(weights), "--json", "--cache", CACHE))
         page = plan["bytes"]["kv_cache"] // plan["kv_pages"]
         memory = 480 // plan["page_tokens"] * page
         reference = self.logits(model, weights, batch, "-n", 90)
@@ -95,7 +100,7 @@ def add_tests():
         if model in golden_models():
             def test(self, model=model, weights=weights):
                 self.check(model, weights)
-            setattr(Bits, f"test_{model.replace('-', '_')}_{weights}", test)
+            setattr(Bits, f"test_{model.replace('-', '_')}_{weights.replace('+', '_').replace('-', '_')}", test)
 
 
 add_tests()

@@ -199,6 +199,10 @@ class Errors(Case):
     def test_unknown_weights(self):
         self.generate_fails("w5", MODEL, "--weights", "w5")
 
+    def test_unknown_kv_cache(self):
+        self.generate_fails("unknown format 'int3' of the KV cache; known: auto, f32, f16, bf16, int8", MODEL, "--kv-cache-dtype",
+                            "int3")
+
     # ---- memory
 
     def test_too_little_cache_memory(self):
