@@ -2,8 +2,10 @@
 #include "base.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -383,7 +385,7 @@ static bool write_all(int fd, const char *p, size_t n)
     return true;
 }
 
-bool file_write_atomic(const char *path, const void *data, size_t size, Err *err)
+static bool write_file(const char *path, const void *data, size_t size, bool sync, Err *err)
 {
     static _Atomic unsigned serial;
     char tmp[4096];
@@ -392,7 +394,7 @@ bool file_write_atomic(const char *path, const void *data, size_t size, Err *err
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return err_set(err, "%s: cannot write: %s", path, strerror(errno));
-    bool ok = write_all(fd, data, size) && fsync(fd) == 0;
+    bool ok = write_all(fd, data, size) && (!sync || fsync(fd) == 0);
     int saved = errno;
     if (close(fd) < 0 && ok) {
         ok = false;
@@ -407,6 +409,42 @@ bool file_write_atomic(const char *path, const void *data, size_t size, Err *err
         return err_set(err, "%s: cannot write: %s", path, strerror(saved));
     }
     return true;
+}
+
+bool file_is_leftover(const char *name)
+{
+    const char *tail = strstr(name, ".tmp.");
+    long pid;
+    unsigned serial;
+    int used = 0;
+    if (!tail || sscanf(tail, ".tmp.%ld.%u%n", &pid, &serial, &used) != 2 || tail[used] || pid <= 0)
+        return false;
+    return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+static void remove_leftovers(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%.*s", slash ? MAX((int)(slash - path), 1) : 1, slash ? path : ".");
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (!strncmp(e->d_name, name, strlen(name)) && !strncmp(e->d_name + strlen(name), ".tmp.", 5) &&
+            file_is_leftover(e->d_name))
+            unlinkat(dirfd(d), e->d_name, 0);
+    if (d)
+        closedir(d);
+}
+
+bool file_write_atomic(const char *path, const void *data, size_t size, Err *err)
+{
+    remove_leftovers(path);
+    return write_file(path, data, size, true, err);
+}
+
+bool file_write_quick(const char *path, const void *data, size_t size, Err *err)
+{
+    return write_file(path, data, size, false, err);
 }
 
 bool file_exists(const char *path)

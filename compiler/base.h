@@ -94,8 +94,12 @@ typedef struct FileMap {
 bool file_map(FileMap *m, const char *path, Err *err); /* read-only; an empty file maps to size 0, data non-NULL */
 void file_unmap(FileMap *m);
 bool file_read(Buf *out, const char *path, size_t limit, Err *err); /* whole file; error when larger than `limit` */
-/* Writes path.tmp.PID, syncs, renames; on any failure (full disk, read-only folder) removes it and reports. */
+/* Writes path.tmp.PID.N, syncs, renames; on any failure (full disk, read-only folder) removes it and reports. Removes
+ * such files of this path that processes left behind which are no more. */
 bool file_write_atomic(const char *path, const void *data, size_t size, Err *err);
+/* The same without syncing, for files that are checked when read and can be made again: whole, unless the machine dies. */
+bool file_write_quick(const char *path, const void *data, size_t size, Err *err);
+bool file_is_leftover(const char *name); /* named so by a process that is no more on this machine */
 bool file_exists(const char *path);
 bool dir_make(const char *path, Err *err); /* like mkdir -p */
 

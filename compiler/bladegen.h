@@ -8,7 +8,8 @@
 
 typedef struct BladegenRequest {
     const char *model;   /* checkpoint folder, or a config.json for random weights */
-    const char *target;  /* "host", "x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "aarch64" */
+    const char *target;  /* "host", "x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "aarch64"; several for one
+                          * pack with commas between */
     const char *weights; /* "auto" (as stored), "f32", "bf16", "f16", "w8", "w4", "w4a16" */
     const char *output;  /* path of the pack; written whole or not at all */
     const char *source;  /* folder that holds templates/ and schedules/; NULL: the one this library was built for */
@@ -17,6 +18,7 @@ typedef struct BladegenRequest {
     void *context;
     const char *device;  /* whose tuned settings to use (tuned.h); NULL: this machine's; "": none */
     void (*warning)(void *context, const char *text); /* something the user should know; may be NULL */
+    const char *kernels; /* folder of kernels compiled before (kernel_cache.h), made if need be; NULL: none */
 } BladegenRequest;
 
 /* Builds the pack; 0 on success, else 1 and a message for the user in err. */

@@ -1,6 +1,7 @@
 /* compile.c - the whole way from a checkpoint to a pack: plan (which traces kernels), compile them all, write. */
 #include "compile.h"
 #include "cpu.h"
+#include "kernel_cache.h"
 #include "pack.h"
 #include "signature.h"
 #include "tuned.h"
@@ -50,7 +51,7 @@ static void *compile_worker(void *context)
     for (size_t i; take(w, &i);) {
         Err err = {0};
         CompiledKernel *o = &w->object[i];
-        llvm_compile(gen_kernel(w->g, i), w->target, EMIT_OBJECT, &o->code, &o->scratch, &err);
+        kernel_cache_compile(w->request->kernels, gen_kernel(w->g, i), w->target, o, &err);
         finished(w, i, &err);
     }
     return NULL;
@@ -130,70 +131,69 @@ json_t *compile_facts(const Checkpoint *c, const BladegenRequest *r)
                      ckpt_count(c) == 0);
 }
 
-typedef struct Kernels { /* all that a generator has traced, compiled */
-    size_t count, *all;
-    CompiledKernel *object;
-} Kernels;
+typedef struct Built { /* the part of the pack for one target */
+    Buf plan, code;
+    const Target *target;
+} Built;
 
-static bool write_pack(Generator *g, const Target *t, const Kernels *k, const Checkpoint *c, const BladegenRequest *r,
-                       uint64_t signature, Err *err)
+/* The code of all that the generator has traced, and the plan. */
+static bool compile_part(Generator *g, const BladegenRequest *r, Built *b, Err *err)
 {
-    Buf code = {0}, plan = {0};
-    json_t *list = compile_layout(k->object, k->all, k->count, &code);
-    PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = signature, .numerics = 1};
-    snprintf(h.target, sizeof h.target, "%s", t->name);
-    snprintf(h.weights, sizeof h.weights, "%s", r->weights);
-    bool ok = gen_plan_json(g, list, &plan, err) &&
-              pack_write(r->output, &h, plan.data, plan.len, code.data ? code.data : "", code.len, err);
-    json_decref(list);
-    buf_free(&code);
-    buf_free(&plan);
+    size_t count = gen_kernel_count(g), *all = xcalloc(count, sizeof *all);
+    CompiledKernel *objects = xcalloc(count, sizeof *objects);
+    for (size_t i = 0; i < count; i++)
+        all[i] = i;
+    bool ok = compile_kernels(g, b->target, r, all, count, objects, err);
+    if (ok) {
+        json_t *list = compile_layout(objects, all, count, &b->code);
+        ok = gen_plan_json(g, list, &b->plan, err);
+        json_decref(list);
+    }
+    for (size_t i = 0; i < count; i++)
+        buf_free(&objects[i].code);
+    free(objects);
+    free(all);
     return ok;
 }
 
-/* `signature` was taken before the sources were read: what changes meanwhile makes the pack stale, not wrong. */
-static bool build_pack(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
-                       Err *err)
+static bool plan_part(Generator *g, const Checkpoint *c, const BladegenRequest *r, Err *err)
 {
     json_t *facts = compile_facts(c, r);
     bool ok = gen_plan(g, facts, err);
     json_decref(facts);
-    if (!ok)
-        return false;
-    Kernels k = {.count = gen_kernel_count(g)};
-    k.object = xcalloc(k.count, sizeof *k.object);
-    k.all = xcalloc(k.count, sizeof *k.all);
-    for (size_t i = 0; i < k.count; i++)
-        k.all[i] = i;
-    ok = compile_kernels(g, t, r, k.all, k.count, k.object, err) && write_pack(g, t, &k, c, r, signature, err);
-    for (size_t i = 0; i < k.count; i++)
-        buf_free(&k.object[i].code);
-    free(k.object);
-    free(k.all);
     return ok;
+}
+
+/* Whose tuned settings a request wants. */
+static void device_of(const BladegenRequest *r, char out[CPU_DEVICE_BYTES])
+{
+    cpu_device(out);
+    if (r->device)
+        snprintf(out, CPU_DEVICE_BYTES, "%s", r->device);
 }
 
 /* Hands the generator the tuned settings of the device; text for the user about files that can't be read. */
 static bool use_tuned(Generator *g, const Target *t, const BladegenRequest *r, Buf *warnings, Err *err)
 {
     char device[CPU_DEVICE_BYTES];
-    cpu_device(device);
-    json_t *entries = tuned_read(r->source, r->device ? r->device : device, t->name, warnings);
+    device_of(r, device);
+    json_t *entries = tuned_read(r->source, device, t->name, warnings);
     bool ok = gen_call(g, "use_tuned", entries, NULL, err);
     json_decref(entries);
     return ok;
 }
 
-static bool build_tuned(Generator *g, const Target *t, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
-                        Err *err)
+static bool build_part(const Checkpoint *c, const BladegenRequest *r, Built *b, Err *err)
 {
+    Generator *g = gen_open(r->source, b->target, err);
     Buf warnings = {0};
-    bool ok = use_tuned(g, t, r, &warnings, err) && build_pack(g, t, c, r, signature, err) &&
+    bool ok = g && use_tuned(g, b->target, r, &warnings, err) && plan_part(g, c, r, err) && compile_part(g, r, b, err) &&
               gen_call(g, "tuned_warnings", json_null(), &warnings, err);
     char *line, *rest = warnings.data;
     while (ok && r->warning && rest && (line = strsep(&rest, "\n")) && *line)
         r->warning(r->context, line);
     buf_free(&warnings);
+    gen_close(g);
     return ok;
 }
 
@@ -208,18 +208,23 @@ Checkpoint *compile_checkpoint(const BladegenRequest *r, Err *err)
     return ends_with(r->model, ".json") ? ckpt_open_config(r->model, err) : ckpt_open(r->model, err);
 }
 
-static bool generate(const BladegenRequest *r, Err *err)
+/* The targets of a request, each once; -1 and a message for one that is unknown. */
+static int list_targets(const BladegenRequest *r, Built built[PACK_MAX_TARGETS], Err *err)
 {
-    const Target *t = target_find(r->target, err);
-    if (!t)
-        return false;
-    Checkpoint *c = compile_checkpoint(r, err);
-    uint64_t signature = bladegen_signature(r->source);
-    Generator *g = c ? gen_open(r->source, t, err) : NULL;
-    bool ok = g && build_tuned(g, t, c, r, signature, err);
-    gen_close(g);
-    ckpt_close(c);
-    return ok;
+    char *names = xstrdup(r->target), *rest = names, *name;
+    int count = 0;
+    while (count >= 0 && (name = strsep(&rest, ","))) {
+        const Target *t = target_find(name, err);
+        bool seen = false;
+        for (int i = 0; i < count; i++)
+            seen |= built[i].target == t;
+        if (!t || (!seen && count == PACK_MAX_TARGETS))
+            count = -1;
+        else if (!seen)
+            built[count++] = (Built){.target = t};
+    }
+    free(names);
+    return count;
 }
 
 /* The folder of Lua sources that belongs to this library, and the library itself. */
@@ -227,6 +232,60 @@ static void own_places(char *library, char *source, size_t size)
 {
     generator_find(library, size);
     source_folder(library, source, size);
+}
+
+static bool write_pack(const Built *built, int count, const Checkpoint *c, const BladegenRequest *r, uint64_t signature,
+                       const json_t *origin, Err *err)
+{
+    PackPart parts[PACK_MAX_TARGETS] = {0};
+    PackHeader h = {.fingerprint = ckpt_fingerprint(c), .signature = signature};
+    snprintf(h.weights, sizeof h.weights, "%s", r->weights);
+    for (int i = 0; i < count; i++) {
+        const Built *b = &built[i];
+        parts[i] = (PackPart){.numerics = 1, .plan = b->plan.data, .plan_len = b->plan.len,
+                              .code = (const uint8_t *)b->code.data, .code_len = b->code.len};
+        snprintf(parts[i].target, sizeof parts[i].target, "%s", b->target->name);
+    }
+    Buf file = {0};
+    char *text = json_dumps(origin, JSON_COMPACT | JSON_SORT_KEYS);
+    pack_image(&file, &h, parts, count, text, strlen(text));
+    bool ok = file_write_atomic(r->output, file.data, file.len, err);
+    buf_free(&file);
+    free(text);
+    return ok;
+}
+
+static bool build_parts(const BladegenRequest *r, const Checkpoint *c, Built *built, int count, Err *err)
+{
+    if (r->kernels && dir_make(r->kernels, NULL)) /* without it every kernel is compiled */
+        kernel_cache_prune(r->kernels);
+    for (int i = 0; i < count; i++)
+        if (!build_part(c, r, &built[i], err))
+            return false;
+    return true;
+}
+
+/* Signature and origin are taken before the sources are read: what changes meanwhile makes the pack stale, not wrong. */
+static bool generate(const BladegenRequest *r, Err *err)
+{
+    Built built[PACK_MAX_TARGETS] = {0};
+    char library[4096], own[4096], device[CPU_DEVICE_BYTES];
+    int count = list_targets(r, built, err);
+    Checkpoint *c = count > 0 ? compile_checkpoint(r, err) : NULL;
+    if (!c)
+        return false;
+    own_places(library, own, sizeof own);
+    device_of(r, device);
+    json_t *origin = source_origin(r->source, library, device);
+    uint64_t signature = bladegen_signature(r->source);
+    bool ok = build_parts(r, c, built, count, err) && write_pack(built, count, c, r, signature, origin, err);
+    for (int i = 0; i < count; i++) {
+        buf_free(&built[i].plan);
+        buf_free(&built[i].code);
+    }
+    json_decref(origin);
+    ckpt_close(c);
+    return ok;
 }
 
 int bladegen_build(const BladegenRequest *request, char *err, size_t err_size)

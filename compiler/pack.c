@@ -1,7 +1,7 @@
 /* pack.c - writing and verifying the pack file; layout in pack.h. */
 #include "pack.h"
 
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
 const char *const size_names[SIZE_COUNT] = {
@@ -61,31 +61,25 @@ static void put_part(Buf *file, int index, const PackPart *p)
     put_section(file, row + ROW_CODE, p->code, p->code_len);
 }
 
-bool pack_write_parts(const char *path, const PackHeader *h, const PackPart *parts, int count, const char *origin,
-                      size_t origin_len, Err *err)
+void pack_image(Buf *file, const PackHeader *h, const PackPart *parts, int count, const char *origin, size_t origin_len)
 {
-    Buf file = {0};
     size_t head = PACK_HEADER_BYTES + (size_t)count * PACK_ROW_BYTES;
-    if (count < 1 || count > PACK_MAX_TARGETS)
-        return err_set(err, "%s: a pack has 1 to %d targets, not %d", path, PACK_MAX_TARGETS, count);
-    buf_reserve(&file, head);
-    memset(file.data, 0, head);
-    file.len = head;
-    memcpy(file.data, magic, sizeof magic);
-    put_section(&file, AT_ORIGIN, origin, origin_len);
+    assert(count >= 1 && count <= PACK_MAX_TARGETS && !file->len);
+    buf_reserve(file, head);
+    memset(file->data, 0, head);
+    file->len = head;
+    memcpy(file->data, magic, sizeof magic);
+    put_section(file, AT_ORIGIN, origin, origin_len);
     for (int i = 0; i < count; i++)
-        put_part(&file, i, &parts[i]);
-    uint8_t *bytes = (uint8_t *)file.data;
+        put_part(file, i, &parts[i]);
+    uint8_t *bytes = (uint8_t *)file->data;
     put(bytes + AT_VERSION, 4, PACK_VERSION);
     put(bytes + AT_COUNT, 4, (uint64_t)count);
-    put(bytes + AT_SIZE, 8, file.len);
+    put(bytes + AT_SIZE, 8, file->len);
     put(bytes + AT_SIGNATURE, 8, h->signature);
     put(bytes + AT_FINGERPRINT, 8, h->fingerprint);
     memcpy(bytes + AT_WEIGHTS, h->weights, strnlen(h->weights, sizeof h->weights - 1));
-    put(bytes + AT_CHECKSUM, 8, checksum(bytes, file.len));
-    bool ok = file_write_atomic(path, file.data, file.len, err);
-    buf_free(&file);
-    return ok;
+    put(bytes + AT_CHECKSUM, 8, checksum(bytes, file->len));
 }
 
 bool pack_write(const char *path, const PackHeader *h, const char *plan, size_t plan_len, const void *code,
@@ -93,7 +87,11 @@ bool pack_write(const char *path, const PackHeader *h, const char *plan, size_t 
 {
     PackPart part = {.numerics = h->numerics, .plan = plan, .plan_len = plan_len, .code = code, .code_len = code_len};
     memcpy(part.target, h->target, sizeof part.target);
-    return pack_write_parts(path, h, &part, 1, "", 0, err);
+    Buf file = {0};
+    pack_image(&file, h, &part, 1, "", 0);
+    bool ok = file_write_atomic(path, file.data, file.len, err);
+    buf_free(&file);
+    return ok;
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */

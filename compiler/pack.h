@@ -69,10 +69,10 @@ typedef struct Pack {
     FileMap file;
 } Pack;
 
-/* Writes the whole file or none of it (file_write_atomic). Target and numerics of the header are not used. */
-bool pack_write_parts(const char *path, const PackHeader *header, const PackPart *parts, int count, const char *origin,
-                      size_t origin_len, Err *err);
-/* The same for one target, that of the header, without an origin. */
+/* Appends the bytes of a pack file to an empty `file`. Target and numerics of the header are not used. */
+void pack_image(Buf *file, const PackHeader *header, const PackPart *parts, int count, const char *origin,
+                size_t origin_len);
+/* Writes a pack for one target, that of the header, without an origin: the whole file or none of it. */
 bool pack_write(const char *path, const PackHeader *header, const char *plan, size_t plan_len, const void *code,
                 size_t code_len, Err *err);
 

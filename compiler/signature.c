@@ -54,26 +54,61 @@ static uint64_t hash_file(uint64_t h, const char *path)
     return h;
 }
 
+/* All Lua files of the source folder, by name. */
+static void list_sources(Arena *a, const char *source, Names *names)
+{
+    static const char *const folders[] = {"compiler/lua", "templates", "schedules"};
+    for (size_t i = 0; i < COUNT(folders); i++)
+        list_lua(a, source, folders[i], 0, names);
+    if (names->len)
+        qsort(names->at, names->len, sizeof *names->at, by_name);
+}
+
+static uint64_t hash_generator(uint64_t h, const char *path)
+{
+    struct stat st;
+    if (!path || stat(path, &st) < 0)
+        return h;
+    int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    return hash_bytes(h, facts, sizeof facts);
+}
+
 uint64_t generator_signature(const char *source, const char *generator_path)
 {
     Arena *a = arena_new();
     Names names = {0};
-    static const char *const folders[] = {"compiler/lua", "templates", "schedules"};
-    for (size_t i = 0; i < COUNT(folders); i++)
-        list_lua(a, source, folders[i], 0, &names);
-    if (names.len)
-        qsort(names.at, names.len, sizeof *names.at, by_name);
+    list_sources(a, source, &names);
     uint64_t h = hash_str(HASH_SEED, BLADE_VERSION);
     for (size_t i = 0; i < names.len; i++)
         h = hash_file(hash_str(h, names.at[i]), arena_printf(a, "%s/%s", source, names.at[i]));
-    struct stat st;
-    if (generator_path && stat(generator_path, &st) == 0) {
-        int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
-        h = hash_bytes(h, facts, sizeof facts);
-    }
+    h = hash_generator(h, generator_path);
     vec_free(&names);
     arena_free(a);
     return h ? h : 1;
+}
+
+static json_t *hash_text(uint64_t h)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)h);
+    return json_string(text);
+}
+
+json_t *source_origin(const char *source, const char *generator_path, const char *device)
+{
+    Arena *a = arena_new();
+    Names names = {0};
+    json_t *sources = json_object();
+    list_sources(a, source, &names);
+    for (size_t i = 0; i < names.len; i++)
+        json_object_set_new(sources, names.at[i],
+                            hash_text(hash_file(HASH_SEED, arena_printf(a, "%s/%s", source, names.at[i]))));
+    json_t *origin = json_pack("{s:s, s:o, s:s, s:o, s:o}", "version", BLADE_VERSION, "generator",
+                               hash_text(hash_generator(HASH_SEED, generator_path)), "device", device, "tuned",
+                               hash_text(tuned_signature(HASH_SEED, source, device)), "sources", sources);
+    vec_free(&names);
+    arena_free(a);
+    return origin;
 }
 
 uint64_t source_signature(const char *source, const char *generator_path)

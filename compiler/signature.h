@@ -8,6 +8,8 @@
 
 #include "base.h"
 
+#include <jansson.h>
+
 /* Hash over names and contents of all .lua files below compiler/lua, templates and schedules of the source folder,
  * and over size and time of the file generator_path. Never 0, which means "unknown" in a pack. A folder or file that
  * can't be read counts as empty. */
@@ -15,6 +17,10 @@ uint64_t generator_signature(const char *source, const char *generator_path);
 
 /* The same with the tuned settings of this machine (tuned.h), which also decide what a pack contains. */
 uint64_t source_signature(const char *source, const char *generator_path);
+
+/* What goes into that, for people: {version, generator: hash, device, tuned: hash, sources: {path: hash}}. `device`: as
+ * tuned_read takes it. */
+json_t *source_origin(const char *source, const char *generator_path, const char *device);
 
 /* Folder that holds compiler/lua, templates and schedules for a generator at generator_path (.../lib/libbladegen.so):
  * .../share/blade when that is there, else the tree that this program was built from. */

@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bladegen.h"
 #include "cpu.h"
 #include "signature.h"
+#include "timing.h"
 
 enum { PATH_BYTES = 4096, ROOM_NEEDED = 16 << 20 }; /* bytes that a pack may take while it is written */
 
@@ -23,7 +25,7 @@ typedef struct Jit {
     const char *target;
     char generator[PATH_BYTES], source[PATH_BYTES];
     uint64_t signature; /* 0: the generator's file is not known, any pack is current */
-    char folder[PATH_BYTES - 64], pack[PATH_BYTES], lock[PATH_BYTES];
+    char folder[PATH_BYTES - 64], pack[PATH_BYTES], lock[PATH_BYTES], kernels[PATH_BYTES];
 } Jit;
 
 static void report(const JitRequest *r, const char *what, int64_t done, int64_t total)
@@ -138,7 +140,7 @@ static BuildFn *load_generator(const Jit *j, Err *err)
     return build; /* the library stays: LLVM does not like to be unloaded */
 }
 
-static bool build(const Jit *j, const char *output, Err *err)
+static bool build(const Jit *j, const char *output, const char *kernels, Err *err)
 {
     BuildFn *fn = load_generator(j, err);
     if (!fn)
@@ -147,6 +149,7 @@ static bool build(const Jit *j, const char *output, Err *err)
         .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output,
         .source = j->signature ? j->source : NULL,
         .threads = j->r->threads, .progress = on_progress, .context = (void *)j, .warning = on_warning,
+        .kernels = kernels,
     };
     char text[1536] = "";
     return fn(&q, text, sizeof text) == 0 || err_set(err, "%s", text[0] ? text : "the generator failed");
@@ -163,7 +166,7 @@ static bool build_temporary(const Jit *j, Pack *pack, Err *err)
             !has_room(places[i], &why) || !mkdtemp(folder))
             continue;
         snprintf(path, sizeof path, "%s/pack", folder);
-        bool ok = build(j, path, err) && jit_open(path, j->r->fingerprint, j->r->weights, pack, err);
+        bool ok = build(j, path, NULL, err) && jit_open(path, j->r->fingerprint, j->r->weights, pack, err);
         unlink(path);
         rmdir(folder);
         return ok;
@@ -180,18 +183,40 @@ static bool fall_back(const Jit *j, const Err *why, Pack *pack, Buf *warning, Er
     return true;
 }
 
-/* Takes the lock of this pack, waiting for another process that builds it; -1 when it can't be made. */
+/* Whether the open file is still the one of that name. */
+static bool is_file(int fd, const char *path)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Takes the lock of this pack, waiting for another process that builds it; -1 when it can't be made. Who holds it
+ * deletes its file in the end (drop_lock), so a file that was deleted while we waited is no lock any more. */
 static int take_lock(const Jit *j, Err *why)
 {
-    int fd = open(j->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        report(j->r, "waiting for another process that generates the same kernels", 0, 0);
-        while (flock(fd, LOCK_EX) < 0 && errno == EINTR) {
+    for (;;) {
+        int fd = open(j->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0) {
+            err_set(why, "%s: %s", j->lock, strerror(errno));
+            return -1;
         }
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+            report(j->r, "waiting for another process that generates the same kernels", 0, 0);
+            while (flock(fd, LOCK_EX) < 0 && errno == EINTR) {
+            }
+        }
+        if (is_file(fd, j->lock))
+            return fd;
+        close(fd);
     }
-    if (fd < 0)
-        err_set(why, "%s: %s", j->lock, strerror(errno));
-    return fd;
+}
+
+static void drop_lock(const Jit *j, int lock)
+{
+    if (lock < 0)
+        return;
+    unlink(j->lock);
+    close(lock);
 }
 
 /* Under the lock: another process may have built it meanwhile. */
@@ -200,7 +225,7 @@ static bool build_cached(const Jit *j, Pack *pack, Buf *warning, Err *err)
     Err why = {0};
     if (open_cached(j, pack, &why))
         return true;
-    if (!build(j, j->pack, err)) {
+    if (!build(j, j->pack, j->kernels, err)) {
         Err full = {0};
         return !has_room(j->folder, &full) && fall_back(j, &full, pack, warning, err);
     }
@@ -234,7 +259,8 @@ static bool prepare(Jit *j, const JitRequest *r, Err *err)
     char name[128];
     snprintf(name, sizeof name, "%016llx-%.31s-%.15s", (unsigned long long)r->fingerprint, j->target, r->weights);
     if (snprintf(j->pack, sizeof j->pack, "%s/%s.pack", j->folder, name) >= (int)sizeof j->pack ||
-        snprintf(j->lock, sizeof j->lock, "%s/%s.lock", j->folder, name) >= (int)sizeof j->lock)
+        snprintf(j->lock, sizeof j->lock, "%s/%s.lock", j->folder, name) >= (int)sizeof j->lock ||
+        snprintf(j->kernels, sizeof j->kernels, "%s/kernels", j->folder) >= (int)sizeof j->kernels)
         return err_set(err, "the path of the cache folder is too long");
     return true;
 }
@@ -245,15 +271,35 @@ bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err)
     j->warning = warning;
     Err why = {0};
     int lock = -1;
-    bool ok = prepare(j, r, err);
-    if (ok && !open_cached(j, pack, &why)) {
+    bool ok = prepare(j, r, err), found = ok && open_cached(j, pack, &why);
+    if (ok && !found) {
         if (!has_room(j->folder, &why) || (lock = take_lock(j, &why)) < 0)
             ok = fall_back(j, &why, pack, warning, err);
         else
             ok = build_cached(j, pack, warning, err);
     }
-    if (lock >= 0)
-        close(lock);
+    drop_lock(j, lock);
     free(j);
+    timing_phase(found ? "find pack" : "build pack", 0);
     return ok;
+}
+
+bool jit_named(const JitRequest *r, const char *path, const char *weights, Pack *pack, Buf *warning, Err *err)
+{
+    char format[16] = "", generator[PATH_BYTES];
+    JitRequest instead = *r;
+    instead.weights = weights;
+    if (pack_open(path, pack, err)) {
+        if (fits(pack, path, r->fingerprint, weights, err))
+            return true;
+        snprintf(format, sizeof format, "%s", pack->header.weights);
+        instead.weights = weights ? weights : format;
+        pack_close(pack);
+    }
+    bool here = r->generator ? file_exists(r->generator) : generator_find(generator, sizeof generator);
+    if (!instead.weights || !file_exists(path) || !here)
+        return false;
+    buf_printf(warning, "%s; kernels were generated instead", err->text);
+    *err = (Err){0};
+    return jit_pack(&instead, pack, warning, err);
 }

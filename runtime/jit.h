@@ -27,8 +27,12 @@ typedef struct JitRequest {
 /* Opens the pack. `warning` gets a text when the user should know something (it is left alone otherwise). */
 bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err);
 
-/* Opens a pack file that the user named: it must be for this checkpoint and a target that runs here. `weights` NULL
- * takes whatever weight format it has. */
+/* Opens a pack file: it must be for this checkpoint and a target that runs here. `weights` NULL takes whatever weight
+ * format it has. */
 bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err);
+
+/* The same for a pack that the user named. Where it does not fit, the generator is here, and it is known which weight
+ * format is meant (`weights`, or the file's), one that fits is found or built as jit_pack does; `warning` says why. */
+bool jit_named(const JitRequest *r, const char *path, const char *weights, Pack *pack, Buf *warning, Err *err);
 
 #endif

@@ -52,15 +52,17 @@ static bool open_pack(Model *m, Err *err)
 {
     const ModelOptions *o = &m->options;
     uint64_t fingerprint = ckpt_fingerprint(m->checkpoint);
-    if (o->pack)
-        return jit_open(o->pack, fingerprint, *m->formats ? m->formats : NULL, &m->pack, err);
     char path[4096];
     model_path(m, path, sizeof path);
     JitRequest r = {
         .model = path, .fingerprint = fingerprint, .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
     };
-    return jit_pack(&r, &m->pack, &m->warning, err);
+    if (!o->pack)
+        return jit_pack(&r, &m->pack, &m->warning, err);
+    bool ok = jit_named(&r, o->pack, *m->formats ? m->formats : NULL, &m->pack, &m->warning, err);
+    timing_phase("open pack", 0);
+    return ok;
 }
 
 static bool open_model(Model *m, Err *err)
@@ -74,7 +76,6 @@ static bool open_model(Model *m, Err *err)
     timing_phase("open checkpoint", 0);
     if (!open_pack(m, err))
         return false;
-    timing_phase("find or build pack", 0);
     m->plan = plan_parse(m->pack.plan, m->pack.plan_len, m->pack.code_len, err);
     return m->plan || err_prefix(err, "%s", o->pack ? o->pack : "the pack in the cache folder");
 }

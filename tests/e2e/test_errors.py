@@ -236,11 +236,21 @@ class Errors(Case):
         self.generate_fails(["none.pack", "No such file"], MODEL, "--pack", folder / "none.pack")
         subprocess.run([str(BLADE.parent / "bladegen"), "build", str(GOLDEN / "qwen3"), "-o", str(pack)], check=True,
                        capture_output=True)
-        self.generate_fails("another checkpoint", MODEL, "--pack", pack)
+        self.refused("another checkpoint", pack)
         subprocess.run([str(BLADE.parent / "bladegen"), "build", str(MODEL), "-o", str(pack), "--target", "aarch64"],
                        check=True, capture_output=True)
         if os.uname().machine == "x86_64":
-            self.generate_fails(["a.pack", "built for aarch64"], MODEL, "--pack", pack)
+            self.refused("a.pack: built for aarch64", pack)
+        pack.write_bytes(pack.read_bytes()[:1000])
+        self.generate_fails("a.pack: truncated pack", MODEL, "--pack", pack)
+        self.refused("a.pack: truncated pack", pack, "--weights", "f32")
+
+    def refused(self, why, pack, *options):
+        """The reason is said, and the generator, which is here, makes one that fits."""
+        result = blade("generate", MODEL, "-p", "abc", "-n", 2, "--pack", pack, *options)
+        self.assertEqual(result.code, 0, result)
+        self.assertIn(why, result.err)
+        self.assertIn("kernels were generated instead", result.err)
 
     def test_read_only_cache(self):
         cache = self.temporary() / "cache"

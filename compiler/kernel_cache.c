@@ -1,0 +1,97 @@
+/* kernel_cache.c - see kernel_cache.h. */
+#include "kernel_cache.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pack.h"
+
+enum { PATH_BYTES = 4096, SCRATCH_BYTES = 8, KEEP_SECONDS = 90 * 86400 };
+
+/* Size and time of the file that this code was loaded from: libbladegen.so, or the bladegen command. */
+static void put_build(Buf *key)
+{
+    static const char here;
+    Dl_info info;
+    struct stat st;
+    if (dladdr(&here, &info) && info.dli_fname && stat(info.dli_fname, &st) == 0)
+        buf_printf(key, "%lld %lld.%09ld\n", (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    else
+        buf_puts(key, "unknown\n");
+}
+
+static void put_key(Buf *key, const Kernel *k, const Target *t)
+{
+    buf_printf(key, "generator " BLADE_VERSION " ");
+    put_build(key);
+    buf_printf(key, "target %s %s %s %s\n", t->name, t->triple, t->cpu, t->features);
+    ir_print(k, key);
+}
+
+/* The code of the file with the scratch bytes in front; true when it was made from this very key. */
+static bool look_up(const char *path, const Buf *key, CompiledKernel *out)
+{
+    Pack p;
+    if (!pack_open(path, &p, NULL))
+        return false;
+    bool same = p.plan_len == key->len && !memcmp(p.plan, key->data, key->len) && p.code_len > SCRATCH_BYTES;
+    if (same) {
+        memcpy(&out->scratch, p.code, SCRATCH_BYTES);
+        buf_put(&out->code, p.code + SCRATCH_BYTES, p.code_len - SCRATCH_BYTES);
+    }
+    pack_close(&p);
+    return same;
+}
+
+/* Where that fails, the next build compiles again. */
+static void keep(const char *path, const Target *t, const Buf *key, const CompiledKernel *k)
+{
+    Buf code = {0}, file = {0};
+    buf_put(&code, &k->scratch, SCRATCH_BYTES);
+    buf_put(&code, k->code.data, k->code.len);
+    PackPart part = {.plan = key->data, .plan_len = key->len, .code = (uint8_t *)code.data, .code_len = code.len};
+    snprintf(part.target, sizeof part.target, "%s", t->name);
+    pack_image(&file, &(PackHeader){.weights = "kernel"}, &part, 1, "", 0);
+    file_write_quick(path, file.data, file.len, NULL);
+    buf_free(&file);
+    buf_free(&code);
+}
+
+bool kernel_cache_compile(const char *folder, const Kernel *k, const Target *t, CompiledKernel *out, Err *err)
+{
+    if (!folder)
+        return llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->scratch, err);
+    Buf key = {0};
+    char path[PATH_BYTES];
+    put_key(&key, k, t);
+    int n = snprintf(path, sizeof path, "%s/%016llx.kernel", folder,
+                     (unsigned long long)hash_bytes(HASH_SEED, key.data, key.len));
+    bool usable = n < (int)sizeof path, ok = usable && look_up(path, &key, out);
+    if (ok)
+        utimensat(AT_FDCWD, path, NULL, 0); /* it was used */
+    else if ((ok = llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->scratch, err)) && usable)
+        keep(path, t, &key, out);
+    buf_free(&key);
+    return ok;
+}
+
+void kernel_cache_prune(const char *folder)
+{
+    DIR *d = folder ? opendir(folder) : NULL;
+    struct stat st;
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        bool ours = strstr(e->d_name, ".kernel") && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (ours && (time(NULL) - st.st_mtim.tv_sec > KEEP_SECONDS || file_is_leftover(e->d_name)))
+            unlinkat(dirfd(d), e->d_name, 0);
+    }
+    closedir(d);
+}
