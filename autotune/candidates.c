@@ -56,7 +56,7 @@ static bool plan_cases(BladegenTuner *t, const BladegenTuning *tuning, Err *err)
     return ok;
 }
 
-/* ---- compiled kernels --------------------------------------------------------------------------------------------- */
+/* ---- compiled kernels ------------------------------------------------------------------------------------------- */
 
 static void make_room(BladegenTuner *t)
 {
@@ -91,7 +91,7 @@ static bool run_compiled(void *context, const Kernel *k, void **buffers, const i
     return verify_object(k, o->code.data, o->code.len, o->scratch, buffers, sizes, err);
 }
 
-/* ---- the interface ------------------------------------------------------------------------------------------------ */
+/* ---- the interface ---------------------------------------------------------------------------------------------- */
 
 void bladegen_tuner_close(BladegenTuner *t)
 {

@@ -40,7 +40,7 @@ bool db_default_path(char *out, size_t size, Err *err)
     return (n > 0 && (size_t)n < size) || err_set(err, "no home folder is set; name the database with --db FILE");
 }
 
-/* ---- SQLite ------------------------------------------------------------------------------------------------------- */
+/* ---- SQLite ----------------------------------------------------------------------------------------------------- */
 
 static bool failed(const Db *db, Err *err)
 {
@@ -109,7 +109,7 @@ void db_close(Db *db)
     free(db);
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
 
 static void bind_record(sqlite3_stmt *s, const Record *r)
 {
@@ -154,7 +154,8 @@ bool db_put(Db *db, const Record *r, Err *err)
     RECORD_TEXTS(X) RECORD_REALS(X) RECORD_INTS(X)
 #undef X
     marks[strlen(marks) - 1] = 0;
-    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO results (%.*s) VALUES (%s)", (int)strlen(columns) - 1, columns, marks);
+    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO results (%.*s) VALUES (%s)", (int)strlen(columns) - 1, columns,
+             marks);
     sqlite3_stmt *s = prepare(db, sql, err);
     if (!s)
         return false;
@@ -166,8 +167,8 @@ bool db_put(Db *db, const Record *r, Err *err)
 
 bool db_has(Db *db, const Record *r, bool *there, Err *err)
 {
-    sqlite3_stmt *s = prepare(db, "SELECT 1 FROM results WHERE device=? AND target=? AND operator=? AND parameters=? AND "
-                              "schedule=? AND build=? AND bucket=?", err);
+    sqlite3_stmt *s = prepare(db, "SELECT 1 FROM results WHERE device=? AND target=? AND operator=? AND parameters=? "
+                              "AND schedule=? AND build=? AND bucket=?", err);
     if (!s)
         return false;
     const char *texts[] = {r->device, r->target, r->operator, r->parameters, r->schedule, r->build};
@@ -184,8 +185,8 @@ bool db_has(Db *db, const Record *r, bool *there, Err *err)
 bool db_each(Db *db, const char *device, DbRow *fn, void *context, Err *err)
 {
     char sql[1024];
-    snprintf(sql, sizeof sql, "SELECT %.*s FROM results WHERE ?1 IS NULL OR device = ?1 ORDER BY device, target, operator, "
-             "parameters, bucket", (int)strlen(columns) - 1, columns);
+    snprintf(sql, sizeof sql, "SELECT %.*s FROM results WHERE ?1 IS NULL OR device = ?1 ORDER BY device, target, "
+             "operator, parameters, bucket", (int)strlen(columns) - 1, columns);
     sqlite3_stmt *s = prepare(db, sql, err);
     if (!s)
         return false;

@@ -53,7 +53,7 @@ bool db_devices(Db *db, Arena *a, DbNames *out, Err *err);
 /* Rewrites the text file of the device beside the database. */
 bool db_write_text(Db *db, const char *device, Err *err);
 
-/* ---- text (text.c) -------------------------------------------------------------------------------------------------- */
+/* ---- text (text.c) ---------------------------------------------------------------------------------------------- */
 
 /* Appends the text form of all rows of a device. `details` (what happened to each candidate) is left out unless asked
  * for. */

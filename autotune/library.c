@@ -11,8 +11,8 @@ static bool find(void *lib, const char *name, void *out, Err *err)
     void *symbol = lib ? dlsym(lib, name) : NULL;
     memcpy(out, &symbol, sizeof symbol);
     const char *why = symbol ? NULL : dlerror();
-    return symbol || err_set(err, "the generator libbladegen.so is needed here and can't be used (%s); `bladetune measure` "
-                             "and `bladetune show` do without", why ? why : name);
+    return symbol || err_set(err, "the generator libbladegen.so is needed here and can't be used (%s); `bladetune "
+                             "measure` and `bladetune show` do without", why ? why : name);
 }
 
 bool library_open(Library *l, Err *err)

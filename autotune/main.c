@@ -1,4 +1,5 @@
-/* main.c - the bladetune command: finds the fastest settings of a model's kernels on this machine, keeps and shows them. */
+/* main.c - the bladetune command: finds the fastest settings of a model's kernels on this machine, keeps and shows
+ * them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -44,7 +44,7 @@ static bool late(const Contest *x)
     return stopped(x) || now_seconds() > x->end;
 }
 
-/* ---- bits ---------------------------------------------------------------------------------------------------------- */
+/* ---- bits ------------------------------------------------------------------------------------------------------- */
 
 static void check_bits(Contest *x)
 {
@@ -63,7 +63,7 @@ static void check_bits(Contest *x)
     }
 }
 
-/* ---- rounds -------------------------------------------------------------------------------------------------------- */
+/* ---- rounds ----------------------------------------------------------------------------------------------------- */
 
 static uint32_t random_below(Contest *x, uint32_t n)
 {
@@ -151,7 +151,7 @@ static void rounds(Contest *x)
     }
 }
 
-/* ---- who wins ------------------------------------------------------------------------------------------------------ */
+/* ---- who wins --------------------------------------------------------------------------------------------------- */
 
 /* The best, or among those that are as good the one that changes least: a choice that noise does not turn over. */
 static int favourite(const Contest *x)
@@ -208,7 +208,7 @@ static bool wins_duel(Contest *x, int candidate, double *ratio)
     return *ratio * needed <= 1 && wins * 2 > n && stats_sign_test(wins, n) < chance;
 }
 
-/* ---- the result ---------------------------------------------------------------------------------------------------- */
+/* ---- the result ------------------------------------------------------------------------------------------------- */
 
 static double median_seconds(const Contest *x, int candidate)
 {
@@ -245,7 +245,8 @@ static void find_share(Contest *x)
     const Series *s = &x->series[x->out->winner][w];
     double seconds = stats_quantile(s->seconds, s->n, 0.5);
     double read = runner_limit(x->r, "read"), peak = runner_limit(x->r, x->c->peak);
-    double of_read = read > 0 ? load->read / seconds / read : 0, of_peak = peak > 0 ? load->operations / seconds / peak : 0;
+    double of_read = read > 0 ? load->read / seconds / read : 0;
+    double of_peak = peak > 0 ? load->operations / seconds / peak : 0;
     x->out->share = MAX(of_read, of_peak);
     x->out->limit = of_read >= of_peak ? "read" : x->c->peak;
 }

@@ -10,7 +10,7 @@
 
 static const char weights_name[] = "candidates"; /* in the pack's header: `blade` takes it for no model's pack */
 
-/* ---- build --------------------------------------------------------------------------------------------------------- */
+/* ---- build ------------------------------------------------------------------------------------------------------ */
 
 static bool write_candidates(const TunerOptions *o, const Candidates *c, uint64_t build, Err *err)
 {
@@ -64,7 +64,7 @@ int tuner_build(const TunerOptions *o)
     return build(o, &err) ? 0 : tuner_fail(&err);
 }
 
-/* ---- measure ------------------------------------------------------------------------------------------------------- */
+/* ---- measure ---------------------------------------------------------------------------------------------------- */
 
 typedef struct Offline {
     const TunerOptions *o;
@@ -180,7 +180,7 @@ int tuner_measure(const TunerOptions *o)
     return ok ? (tuner_stop ? 130 : 0) : tuner_fail(&err);
 }
 
-/* ---- import, export ------------------------------------------------------------------------------------------------ */
+/* ---- import, export --------------------------------------------------------------------------------------------- */
 
 static bool import(const TunerOptions *o, Arena *a, Err *err)
 {

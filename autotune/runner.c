@@ -30,7 +30,7 @@ struct Runner {
     int launches[CASE_WORKLOADS];                 /* of a sample; 0: not yet known */
 };
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 static void *take(Runner *r, int64_t bytes, Err *err)
 {
@@ -46,7 +46,8 @@ static PlanFill random_fill(DType type)
     return (PlanFill){.type = type, .scale = 0.3};
 }
 
-/* s32 arguments without contents of their own are sums of a group of int8: small, so that no bit is hidden by others. */
+/* s32 arguments without contents of their own are sums of a group of int8: small, so that no bit is hidden by
+ * others. */
 static void fill_small(Device *d, void *to, int64_t bytes)
 {
     int32_t *v = xcalloc((size_t)bytes / 4 + 1, sizeof *v);
@@ -171,7 +172,7 @@ void runner_free(Runner *r)
     free(r);
 }
 
-/* ---- launches ------------------------------------------------------------------------------------------------------ */
+/* ---- launches --------------------------------------------------------------------------------------------------- */
 
 static void launch(Runner *r, int w, int candidate, int copy)
 {
@@ -190,8 +191,8 @@ static bool same_bytes(const CaseArg *a, const CaseWorkload *w, const uint8_t *g
     for (size_t i = 0; i < n; i++)
         if (got[i] != want[i] && count++ == 0)
             first = i;
-    snprintf(why, size, "not bit-equal to the default with %s: %zu bytes of %s differ, the first at %zu", w->name, count,
-             a->name, first);
+    snprintf(why, size, "not bit-equal to the default with %s: %zu bytes of %s differ, the first at %zu", w->name,
+             count, a->name, first);
     return false;
 }
 
@@ -253,7 +254,7 @@ double runner_sample(Runner *r, int w, int candidate)
     return best;
 }
 
-/* ---- limits -------------------------------------------------------------------------------------------------------- */
+/* ---- limits ----------------------------------------------------------------------------------------------------- */
 
 static const PlanLimit *find_limit(const Plan *p, const char *name)
 {
@@ -268,13 +269,14 @@ static double limit_rate(Runner *r, const PlanLimit *l, void *const *buffers, in
 {
     int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
     double best = 0, begin = now_seconds(), spent = 0;
-    for (int clean = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds; spent = now_seconds() - begin) {
+    for (int clean = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds;) {
         long before = interruptions();
         double t = now_seconds();
         r->device->ops->launch(r->device, l->kernel, buffers, sizes, rows);
         r->device->ops->sync(r->device);
         best = MAX(best, (double)rows / (now_seconds() - t));
         clean += interruptions() == before;
+        spent = now_seconds() - begin;
     }
     return best;
 }

@@ -73,7 +73,7 @@ const char *tuner_build_text(Arena *a, uint64_t build)
     return arena_printf(a, "%016llx", (unsigned long long)build);
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------- */
+/* ---- records ---------------------------------------------------------------------------------------------------- */
 
 static const char *json_text(Arena *a, const json_t *v)
 {
@@ -106,8 +106,8 @@ Record tuner_record(Arena *a, const Machine *m, const char *target, int threads,
         .device = m->device, .target = arena_strdup(a, target), .operator = arena_strdup(a, c->operator),
         .parameters = arena_strdup(a, c->parameters), .driver = m->driver, .schedule = arena_strdup(a, c->schedule),
         .settings = json_text(a, c->candidates[r->winner].settings),
-        .default_settings = json_text(a, c->candidates[0].settings), .limit_name = arena_strdup(a, r->limit), .build = build,
-        .date = tuner_date(a), .details = json_text(a, details), .seconds = r->seconds,
+        .default_settings = json_text(a, c->candidates[0].settings), .limit_name = arena_strdup(a, r->limit),
+        .build = build, .date = tuner_date(a), .details = json_text(a, details), .seconds = r->seconds,
         .default_seconds = r->default_seconds, .gain = r->gain, .share = r->share, .correlation = r->correlation,
         .bucket = c->bucket, .cores = m->cores, .threads = threads, .measured = r->measured, .rejected = r->rejected,
         .combinations = c->combinations,
@@ -116,7 +116,7 @@ Record tuner_record(Arena *a, const Machine *m, const char *target, int threads,
     return rec;
 }
 
-/* ---- lines --------------------------------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------------------------------ */
 
 /* The settings that the winner changes: "rows=6 cols=2". */
 static void changes(const Case *c, int winner, Buf *out)
@@ -172,7 +172,8 @@ void tally_add(Tally *t, const CaseResult *r)
 
 void tally_print(const Tally *t, double seconds)
 {
-    printf("%d cases in %.0f s: %d winners, geometric mean %.3f x the defaults, mean rank correlation of the cost model "
-           "%.2f, %d candidates rejected\n", t->cases, seconds, t->winners, t->cases ? exp(t->log_gain / t->cases) : 1.0,
-           t->correlations ? t->correlation / t->correlations : 0.0, t->rejected);
+    printf("%d cases in %.0f s: %d winners, geometric mean %.3f x the defaults, mean rank correlation of the cost "
+           "model %.2f, %d candidates rejected\n", t->cases, seconds, t->winners,
+           t->cases ? exp(t->log_gain / t->cases) : 1.0, t->correlations ? t->correlation / t->correlations : 0.0,
+           t->rejected);
 }

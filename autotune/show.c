@@ -1,5 +1,5 @@
-/* show.c - `bladetune show`: what is known of a device, as a table and as a drawing. Results are those of the database and
- * those that ship with the sources, the former where both know a case. */
+/* show.c - `bladetune show`: what is known of a device, as a table and as a drawing. Results are those of the database
+ * and those that ship with the sources, the former where both know a case. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +63,7 @@ static bool add_shipped(Rows *rows, const char *device, Err *err)
     return true;
 }
 
-/* ---- table --------------------------------------------------------------------------------------------------------- */
+/* ---- table ------------------------------------------------------------------------------------------------------ */
 
 /* "cols=2 rows=6", the settings that differ from the default's; "default" when none do. */
 static const char *changes(Arena *a, const Record *r)
@@ -93,8 +93,8 @@ static void print_table(const Rows *rows)
     double sum = 0;
     for (size_t i = 0; i < rows->list.len; i++)
         wide = MAX(wide, strlen(rows->list.at[i].parameters));
-    printf("%-10s %-*s %6s %11s %11s %7s %16s  %s\n", "operator", (int)wide, "parameters", "tokens", "default us", "tuned us",
-           "gain", "of the limit", "settings");
+    printf("%-10s %-*s %6s %11s %11s %7s %16s  %s\n", "operator", (int)wide, "parameters", "tokens", "default us",
+           "tuned us", "gain", "of the limit", "settings");
     for (size_t i = 0; i < rows->list.len; i++) {
         const Record *r = &rows->list.at[i];
         printf("%-10s %-*s %6s %11.1f %11.1f %7.3f %5.0f %% of %-6s  %s\n", r->operator, (int)wide, r->parameters,
@@ -105,7 +105,7 @@ static void print_table(const Rows *rows)
     printf("%zu cases, geometric mean of the gains %.3f\n", rows->list.len, exp(sum / (double)MAX(rows->list.len, 1)));
 }
 
-/* ---- drawing ------------------------------------------------------------------------------------------------------- */
+/* ---- drawing ---------------------------------------------------------------------------------------------------- */
 
 enum { LABEL = 560, PLOT = 420, ROW = 22, TOP = 64, MARGIN = 16 };
 
@@ -132,8 +132,8 @@ static void draw_row(Buf *out, Arena *a, const Record *r, int y)
     buf_printf(out, "</text><rect x='%d' y='%d' width='%.1f' height='14' fill='#2a78b8'/>"
                "<rect x='%d' y='%d' width='%.1f' height='6' fill='#b9c0c7'/>",
                MARGIN + LABEL, y + 3, PLOT * tuned, MARGIN + LABEL, y + 7, PLOT * before);
-    buf_printf(out, "<text x='%.1f' y='%d'>%.0f %%%s</text>\n", MARGIN + LABEL + PLOT * tuned + 6, y + 14, 100 * r->share,
-               r->gain > 1.0005 ? arena_printf(a, ", %.2f x", r->gain) : "");
+    buf_printf(out, "<text x='%.1f' y='%d'>%.0f %%%s</text>\n", MARGIN + LABEL + PLOT * tuned + 6, y + 14,
+               100 * r->share, r->gain > 1.0005 ? arena_printf(a, ", %.2f x", r->gain) : "");
 }
 
 static void draw(const Rows *rows, const char *device, Buf *out)
@@ -155,7 +155,7 @@ static void draw(const Rows *rows, const char *device, Buf *out)
     buf_puts(out, "</svg>\n");
 }
 
-/* ---- the command --------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------ */
 
 static bool print_devices(Db *db, Arena *a, Err *err)
 {
@@ -180,8 +180,8 @@ static bool show(const TunerOptions *o, Rows *rows, Err *err)
               add_shipped(rows, device, err);
     printf("device %s\n", device);
     if (ok && !rows->list.len) {
-        printf("nothing was tuned here: kernels use the defaults of their schedules, which are estimates for any machine of "
-               "this kind\n`bladetune MODEL` measures what is better\n");
+        printf("nothing was tuned here: kernels use the defaults of their schedules, which are estimates for any "
+               "machine of this kind\n`bladetune MODEL` measures what is better\n");
         ok = !db || print_devices(db, rows->arena, err);
     } else if (ok) {
         qsort(rows->list.at, rows->list.len, sizeof *rows->list.at, by_case);

@@ -23,7 +23,8 @@ static bool is_tree(const char *name)
 static json_t *record_json(const Record *r, bool details)
 {
     json_t *o = json_object();
-#define X(name) json_object_set_new(o, #name, is_tree(#name) ? parsed(r->name, "{}") : json_string(r->name ? r->name : ""));
+#define X(name) \
+    json_object_set_new(o, #name, is_tree(#name) ? parsed(r->name, "{}") : json_string(r->name ? r->name : ""));
     RECORD_TEXTS(X)
 #undef X
 #define X(name) json_object_set_new(o, #name, json_real(isfinite(r->name) ? r->name : 0));
@@ -83,7 +84,7 @@ void text_from(const char *device, const Record *rows, size_t count, Buf *out)
     buf_puts(out, "\n]}\n");
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 /* The text of a string, or of a tree as JSON. */
 static bool get_text(const json_t *o, const char *key, Arena *a, const char **out, Err *err)

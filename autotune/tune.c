@@ -183,7 +183,7 @@ int tuner_tune(const TunerOptions *o)
     return ok ? (tuner_stop ? 130 : 0) : tuner_fail(&err);
 }
 
-/* ---- compare ------------------------------------------------------------------------------------------------------- */
+/* ---- compare ---------------------------------------------------------------------------------------------------- */
 
 typedef struct Winners {
     json_t *list; /* as BladegenTuning.only */

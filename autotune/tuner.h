@@ -1,4 +1,5 @@
-/* tuner.h - what the commands of bladetune share: options, the machine, the way to the generator, results as records. */
+/* tuner.h - what the commands of bladetune share: options, the machine, the way to the generator, results as
+ * records. */
 #ifndef BLADE_TUNER_H
 #define BLADE_TUNER_H
 
@@ -26,7 +27,7 @@ int tuner_import(const TunerOptions *o);
 int tuner_export(const TunerOptions *o);
 int tuner_show(const TunerOptions *o);    /* show.c */
 
-/* ---- session.c ------------------------------------------------------------------------------------------------------ */
+/* ---- session.c -------------------------------------------------------------------------------------------------- */
 
 /* Set by SIGINT and SIGTERM after stop_on_signals; a second signal ends the process at once. */
 extern volatile sig_atomic_t tuner_stop;
@@ -66,7 +67,7 @@ typedef struct Tally {
 void tally_add(Tally *t, const CaseResult *r);
 void tally_print(const Tally *t, double seconds);
 
-/* ---- library.c: libbladegen, loaded when it is needed --------------------------------------------------------------- */
+/* ---- library.c: libbladegen, loaded when it is needed ----------------------------------------------------------- */
 
 typedef struct Library {
     BladegenTuner *(*open)(const BladegenRequest *, const BladegenTuning *, char *, size_t);

@@ -128,7 +128,8 @@ static void cpu_info(const char *key, char *out, size_t size)
     out[strcspn(out, "\n")] = 0;
 }
 
-/* Appends `text` in lower case with a dash for every run of other characters; "(R)" and what follows an @ are dropped. */
+/* Appends `text` in lower case with a dash for every run of other characters; "(R)" and what follows an @ are
+ * dropped. */
 static void append_slug(char *out, size_t size, const char *text)
 {
     size_t n = strlen(out);

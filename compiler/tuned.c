@@ -79,7 +79,7 @@ json_t *tuned_file(const char *path, Err *err)
     return NULL;
 }
 
-static void append_entries(json_t *list, const char *path, const char *target, Buf *warnings)
+static void append_entries(json_t *list, const char *path, bool shipped, const char *target, Buf *warnings)
 {
     Err err = {0};
     json_t *root = tuned_file(path, &err), *e;
@@ -92,6 +92,7 @@ static void append_entries(json_t *list, const char *path, const char *target, B
         if (strcmp(json_string_value(json_object_get(e, "target")), target))
             continue;
         json_object_set_new(e, "file", json_string(path));
+        json_object_set_new(e, "shipped", json_boolean(shipped));
         json_array_append(list, e);
     }
     json_decref(root);
@@ -104,6 +105,6 @@ json_t *tuned_read(const char *source, const char *device, const char *target, B
     places(source, device, path);
     for (int i = 0; i < 2; i++)
         if (*path[i] && file_exists(path[i]))
-            append_entries(list, path[i], target, warnings);
+            append_entries(list, path[i], i == 0, target, warnings);
     return list;
 }

@@ -26,7 +26,7 @@ void tuned_user_folder(char *out, size_t size);
 /* Continues hash `h` with the bytes of both files. */
 uint64_t tuned_signature(uint64_t h, const char *source, const char *device);
 
-/* The entries of both files for `target`, the user's last, as an array; each with a key "file" added. A file that is
+/* The entries of both files for `target`, the user's last, as an array; each with keys "file" and "shipped" added. A file that is
  * no such file is left out with a line in `warnings`. */
 json_t *tuned_read(const char *source, const char *device, const char *target, Buf *warnings);
 

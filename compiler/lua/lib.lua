@@ -142,8 +142,9 @@ function use_tuned(entries)
   end
 end
 
+-- Shipped entries fall silent when their schedule moves on; the user's own are worth a word.
 local function not_used(e, why)
-  if e.told then return end
+  if e.told or e.shipped then return end
   e.told = true
   local line = ("%s: %s of %s"):format(e.file, why, e.operator)
   tuned_unused[line] = (tuned_unused[line] or 0) + 1
@@ -151,7 +152,8 @@ end
 
 local function is_choice(choices, value)
   for _, choice in ipairs(choices or {}) do
-    if canonical(choice) == canonical(value) and type(choice) == type(value) and math.type(choice) == math.type(value) then return true end
+    local alike = type(choice) == type(value) and math.type(choice) == math.type(value)
+    if alike and canonical(choice) == canonical(value) then return true end
   end
   return false
 end

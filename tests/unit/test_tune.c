@@ -21,7 +21,7 @@ static const char *path_of(const char *name)
     return path;
 }
 
-/* ---- statistics ---------------------------------------------------------------------------------------------------- */
+/* ---- statistics ------------------------------------------------------------------------------------------------- */
 
 static void near(double got, double want)
 {
@@ -64,7 +64,7 @@ static void rank_correlation(void **state)
     near(stats_spearman(x, same, 1), 0);
 }
 
-/* ---- database and text ---------------------------------------------------------------------------------------------- */
+/* ---- database and text ------------------------------------------------------------------------------------------ */
 
 static Record sample(const char *operator, int64_t bucket, double gain)
 {
@@ -226,7 +226,7 @@ static void bad_files_are_refused(void **state)
     assert_null(db_open("/proc/no/such/place.db", &err));
 }
 
-/* ---- packs of candidates --------------------------------------------------------------------------------------------- */
+/* ---- packs of candidates ---------------------------------------------------------------------------------------- */
 
 /* Kernels 0 .. 4 of one case; the second workload has twice the rows. */
 static const char pack_text[] =
@@ -297,7 +297,7 @@ static void damaged_packs_do_no_harm(void **state)
     buf_free(&text);
 }
 
-/* ---- a device whose kernels take a known time ------------------------------------------------------------------------ */
+/* ---- a device whose kernels take a known time ------------------------------------------------------------------- */
 
 typedef struct Fake {
     Device base;

@@ -26,7 +26,7 @@ static void write_file(const char *name, const char *text)
         fail_msg("%s", err.text);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 static void names_of_devices(void **state)
 {
@@ -108,7 +108,7 @@ static void a_change_of_either_file_changes_the_signature(void **state)
     assert_true(generator_signature(dir, NULL) == plain);
 }
 
-/* ---- in the generator ------------------------------------------------------------------------------------------------ */
+/* ---- in the generator ------------------------------------------------------------------------------------------- */
 
 static const char config[] =
     "{\"config\": {\"architectures\": [\"LlamaForCausalLM\"], \"hidden_size\": 128, \"intermediate_size\": 256, "
@@ -255,7 +255,7 @@ static void comments_do_not_make_a_schedule_another(void **state)
     gen_close(g);
 }
 
-/* ---- the cost model -------------------------------------------------------------------------------------------------- */
+/* ---- the cost model --------------------------------------------------------------------------------------------- */
 
 static double cost(Generator *g, const char *const *set, int n, int64_t tokens, bool cold)
 {
