@@ -1,6 +1,8 @@
-/* main.c - the bladegen command: build a pack, list operators, show a kernel at any stage, check every schedule. */
+/* main.c - the bladegen command: build, inspect and compare packs; list operators, show a kernel at any stage, check
+ * every schedule. */
 #include "bladegen.h"
 #include "generator.h"
+#include "inspect.h"
 #include "signature.h"
 #include "verify.h"
 
@@ -13,8 +15,13 @@
 static const char usage[] =
     "bladegen - generates kernels from the operator specs and schedules in templates/ and schedules/\n"
     "\n"
-    "  bladegen build MODEL [--target T] [--weights W] [-o FILE] [--threads N] [--device D]\n"
-    "      MODEL is a checkpoint folder or a config.json; writes everything `blade` needs to run it (FILE, default model.pack)\n"
+    "  bladegen build MODEL [--target T]... [--weights W] [-o FILE] [--threads N] [--device D] [--kernels DIR]\n"
+    "      MODEL is a checkpoint folder or a config.json; writes everything `blade` needs to run it (FILE, default\n"
+    "      model.pack). With several targets `blade` takes the best one that its CPU runs\n"
+    "  bladegen inspect PACK [--sources]\n"
+    "      what a pack was built from, its targets, figures of the plan, every kernel with settings and resources\n"
+    "  bladegen diff A.pack B.pack\n"
+    "      what changed: sources, settings, code, plan; the exit status is 1 when anything did\n"
     "  bladegen list\n"
     "      operators, their schedules, and the settings of each\n"
     "  bladegen show OPERATOR [--set NAME=VALUE]... [--target T] --stage spec|tile|llvm|asm\n"
@@ -26,14 +33,16 @@ static const char usage[] =
     "  --weights W   auto (as stored, default), f32, bf16, f16, w8, w4, w4a16\n"
     "  --device D    whose tuned settings are used, as `bladetune show` names devices; none: the schedules' defaults\n"
     "                (default: this machine's)\n"
+    "  --kernels DIR folder of compiled kernels, to take and to keep: only what changed is compiled (default: none)\n"
     "  --source DIR  folder with compiler/lua, templates and schedules (default: the one bladegen was built from)\n"
     "  --version, --help\n";
 
 typedef struct Options {
-    const char *target, *weights, *output, *source, *stage, *op, *device;
+    const char *target, *weights, *output, *source, *stage, *op, *device, *kernels;
+    Buf targets; /* with commas between */
     const char *set[64];
     int n_set, threads;
-    bool quick;
+    bool quick, sources;
     const char *positional[4];
     int n_positional;
 } Options;
@@ -43,14 +52,19 @@ static void parse_options(int argc, char **argv, Options *o)
     static const struct option longs[] = {
         {"target", 1, 0, 't'}, {"weights", 1, 0, 'w'}, {"output", 1, 0, 'o'}, {"source", 1, 0, 's'}, {"stage", 1, 0, 'g'},
         {"set", 1, 0, 'S'}, {"operator", 1, 0, 'p'}, {"quick", 0, 0, 'q'}, {"threads", 1, 0, 'j'}, {"help", 0, 0, 'h'},
-        {"version", 0, 0, 'V'}, {"device", 1, 0, 'd'}, {0}};
+        {"version", 0, 0, 'V'}, {"device", 1, 0, 'd'}, {"kernels", 1, 0, 'k'}, {"sources", 0, 0, 'L'}, {0}};
     static char library[4096], source[4096];
     generator_find(library, sizeof library);
     source_folder(library, source, sizeof source);
     *o = (Options){.target = "host", .weights = "auto", .output = "model.pack", .source = source};
     for (int c; (c = getopt_long(argc, argv, "o:h", longs, NULL)) != -1;) {
         switch (c) {
-        case 't': o->target = optarg; break;
+        case 't':
+            buf_printf(&o->targets, "%s%s", o->targets.len ? "," : "", optarg);
+            o->target = optarg;
+            break;
+        case 'k': o->kernels = optarg; break;
+        case 'L': o->sources = true; break;
         case 'w': o->weights = optarg; break;
         case 'o': o->output = optarg; break;
         case 's': o->source = optarg; break;
@@ -102,7 +116,8 @@ static int cmd_build(const Options *o)
     if (o->n_positional < 2)
         die("build: which model? (a checkpoint folder or a config.json)");
     char err[2048];
-    BladegenRequest request = {.model = o->positional[1], .target = o->target, .weights = o->weights, .output = o->output,
+    BladegenRequest request = {.model = o->positional[1], .target = o->targets.len ? o->targets.data : o->target,
+                               .weights = o->weights, .output = o->output, .kernels = o->kernels,
                                .source = o->source, .threads = o->threads, .progress = print_progress,
                                .device = o->device, .warning = print_warning};
     if (bladegen_build(&request, err, sizeof err)) {
@@ -111,6 +126,36 @@ static int cmd_build(const Options *o)
     }
     printf("%s\n", o->output);
     return 0;
+}
+
+static int print_out(Buf *text, bool ok, const Err *err)
+{
+    fwrite(text->data, 1, text->len, stdout);
+    buf_free(text);
+    if (!ok)
+        fprintf(stderr, "bladegen: %s\n", err->text);
+    return ok ? 0 : 2;
+}
+
+static int cmd_inspect(const Options *o)
+{
+    if (o->n_positional < 2)
+        die("inspect: which pack?");
+    Buf text = {0};
+    Err err = {0};
+    bool ok = inspect_pack(o->positional[1], o->sources, &text, &err);
+    return print_out(&text, ok, &err);
+}
+
+static int cmd_diff(const Options *o)
+{
+    if (o->n_positional < 3)
+        die("diff: which packs? two are needed");
+    Buf text = {0};
+    Err err = {0};
+    bool same, ok = inspect_diff(o->positional[1], o->positional[2], &text, &same, &err);
+    int status = print_out(&text, ok, &err);
+    return status ? status : !same;
 }
 
 static int cmd_list(const Options *o)
@@ -180,7 +225,7 @@ int main(int argc, char **argv)
     parse_options(argc, argv, &o);
     const char *command = o.n_positional ? o.positional[0] : "";
     static const struct { const char *name; int (*run)(const Options *); } commands[] = {
-        {"build", cmd_build}, {"list", cmd_list}, {"show", cmd_show}, {"check", cmd_check}};
+        {"build", cmd_build}, {"inspect", cmd_inspect}, {"diff", cmd_diff}, {"list", cmd_list}, {"show", cmd_show}, {"check", cmd_check}};
     for (size_t i = 0; i < COUNT(commands); i++)
         if (!strcmp(command, commands[i].name))
             return commands[i].run(&o);
