@@ -3,8 +3,9 @@
 The first one is about gaps of a few steps. A step of the demo model takes 0.2 ms: less than what the operating system
 lets a thread wait now and then, and than reading the keys and values of 6,000 tokens once. So a larger model of random
 weights is used, in which weights are most of a step as in real models, on one thread. Whatever else runs on the machine
-disturbs such figures: the best of a few attempts counts, all are printed, and the test is skipped when other programs
-had a part of the processors in all of them; that the prompt was cut into small pieces is tested in any case.
+disturbs such figures: the best of a few attempts counts, all are printed, and the test is skipped when in all of them
+other programs had a part of the processors or steps were delayed without any prompt; that the prompt was cut into small
+pieces is tested in any case.
 """
 import json
 import math
@@ -109,7 +110,8 @@ class Processors:
 
 
 class LongPrompt(Served):
-    args = ("--max-model-len", 8192, "--threads", 1)
+    # A small KV cache: memory that is touched for the first time, which takes a while, is none after two attempts.
+    args = ("--max-model-len", 8192, "--threads", 1, "--kv-cache-memory", "48M")
 
     @classmethod
     def write_model(cls, folder):
@@ -117,7 +119,7 @@ class LongPrompt(Served):
         return folder / "random"
 
     def attempt(self, attempt):
-        """(median step without the prompt, longest gap while it is computed, seconds until its first token)"""
+        """(median and longest step before the prompt, longest gap while it is computed, seconds to its first token)"""
         streams = [Stream(self.server.port, random_prompt(100 * attempt + i, 4), 8000) for i in range(STREAMS)]
         selector = selectors.DefaultSelector()
         for s in streams:
@@ -136,14 +138,14 @@ class LongPrompt(Served):
         selector.close()
         self.server.wait_idle()
         gaps = [(b, b - a) for s in streams for a, b in zip(s.times[5:], s.times[6:])]
-        step = statistics.median(gap for at, gap in gaps if at < late.begin)
+        before = [gap for at, gap in gaps if at < late.begin]
         longest = max(gap for at, gap in gaps if late.begin < at <= first)
-        return step, longest, first - late.begin
+        return statistics.median(before), max(before), longest, first - late.begin
 
     def large_steps(self):
-        """Steps of more than 64 tokens so far."""
+        """Steps of more than 256 tokens so far; an uncut prompt would take 12 of them."""
         m, name = self.server.metrics(), "vllm:iteration_tokens_total"
-        return m[name + "_count"] - m[name + '_bucket{le="64.0"}']
+        return m[name + "_count"] - m[name + '_bucket{le="256.0"}']
 
     def test_running_streams_are_not_stalled(self):
         best, quiet, begin = None, False, time.monotonic()
@@ -151,17 +153,18 @@ class LongPrompt(Served):
             if time.monotonic() - begin > SECONDS:
                 break
             processors, large = Processors(self.server.process.pid), self.large_steps()
-            step, longest, seconds = self.attempt(attempt)
+            step, before, longest, seconds = self.attempt(attempt)
             others = processors.used_by_others()
             self.assertLess(self.large_steps() - large, LONG_PROMPT / 512 / 2)
-            print(f"step {1e3 * step:.2f} ms, longest gap {1e3 * longest:.2f} ms = {longest / step:.1f} steps; the "
-                  f"prompt took {seconds:.2f} s; {others:.2f} processors were used by others", flush=True)
-            quiet = quiet or others < DISTURBED
+            print(f"step {1e3 * step:.2f} ms, at most {1e3 * before:.2f} ms before the prompt; longest gap while it "
+                  f"was computed {1e3 * longest:.2f} ms = {longest / step:.1f} steps; it took {seconds:.2f} s; "
+                  f"others used {others:.2f} processors", flush=True)
+            quiet = quiet or (others < DISTURBED and before < 2 * step)
             best = min(best or longest / step, longest / step)
             if best <= 3:
                 return
         if not quiet:
-            self.skipTest("other programs disturbed every attempt")
+            self.skipTest("every attempt was disturbed")
         self.fail(f"the longest gap was {best:.1f} steps at best; 3 are promised")
 
 
