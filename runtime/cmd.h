@@ -30,6 +30,7 @@ typedef struct RunOptions {
     int64_t max_outputs;   /* rows of logits a step; set by commands, not by users */
     int64_t shuffle_pages, bucket;
     bool no_prefix_cache;
+    bool random_weights;   /* MODEL is a config.json; set by commands, as queue */
     bool queue;            /* the device runs a step while the next one is prepared; set by commands */
 } RunOptions;
 
@@ -90,7 +91,7 @@ RequestParams sampling_flags_apply(const SamplingFlags *f, const SamplingParams 
 
 typedef struct Session {
     char *dir; /* the folder that the checkpoint's files are in */
-    Tokenizer *tokenizer;
+    Tokenizer *tokenizer; /* NULL for a config.json alone */
     Generation generation; /* the checkpoint's defaults and end-of-sequence tokens */
     Model *model;
     Engine *engine;
@@ -99,6 +100,8 @@ typedef struct Session {
 /* Reads what is read in no time, tokenizer and generation defaults, so that mistakes show before the weights are
  * loaded. */
 bool session_begin(Session *s, const char *model_dir, Err *err);
+/* The same for a config.json alone, whose weights are then random: there is no tokenizer. */
+bool session_begin_config(Session *s, const char *config, Err *err);
 /* Then loads model and engine, with progress on a terminal and warnings on standard error. Whether they work or not,
  * session_close cleans up. */
 bool session_open(Session *s, const char *model_dir, const RunOptions *o, Err *err);

@@ -195,6 +195,7 @@ static bool chat(Chat *c, const char *model_dir, RunOptions *o, const SamplingFl
     o->max_num_seqs = 1;
     if (!session_open(&c->session, model_dir, o, err))
         return false;
+    timing_print("ready");
     c->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     if (c->terminal)
         puts("/reset begins a new conversation, /exit or Ctrl-D ends; Ctrl-C ends an answer.");

@@ -1,6 +1,7 @@
 /* cmd_generate.c - `blade generate`: continues one or many prompts, all in one batch, and prints them in order.
  *
- * In text mode the first unfinished prompt is printed as its tokens arrive; later ones are kept until their turn. */
+ * In text mode the first unfinished prompt is printed as its tokens arrive; later ones are kept until their turn. Without
+ * a tokenizer (--config) the bytes of a text are its tokens, and ids are printed for tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,9 +72,22 @@ static void free_prompt(Prompt *p)
     free(p);
 }
 
+/* A token as text; its number when there is no tokenizer. */
+static void put_token(const Tokenizer *t, uint32_t id, Buf *out)
+{
+    if (t)
+        tok_decode(t, &id, 1, false, out);
+    else
+        buf_printf(out, " %u", id);
+}
+
 static bool tokenize(const Generate *g, Prompt *p, Err *err)
 {
     if (p->ids.len)
+        return true;
+    for (size_t i = 0; !g->session.tokenizer && i < p->text.len; i++)
+        vec_push(&p->ids, (uint8_t)p->text.data[i]);
+    if (!g->session.tokenizer)
         return true;
     return tok_encode(g->session.tokenizer, p->text.data, p->text.len, !p->rendered, p->rendered, &p->ids, err);
 }
@@ -87,7 +101,10 @@ static bool read_ids(const Generate *g, Prompt *p, const json_t *list, Err *err)
             return err_set(err, "\"prompt\": a string or a list of token ids was expected");
         vec_push(&p->ids, (uint32_t)json_integer_value(id));
     }
-    tok_decode(g->session.tokenizer, p->ids.at, p->ids.len, false, &p->text);
+    if (g->session.tokenizer)
+        tok_decode(g->session.tokenizer, p->ids.at, p->ids.len, false, &p->text);
+    for (size_t i = 0; !g->session.tokenizer && i < p->ids.len; i++)
+        put_token(NULL, p->ids.at[i], &p->text);
     return p->ids.len || err_set(err, "\"prompt\" is an empty list");
 }
 
@@ -160,7 +177,7 @@ static json_t *token_json(const Tokenizer *t, uint32_t id, float logprob)
 {
     Buf text = {0};
     buf_reserve(&text, 1);
-    tok_decode(t, &id, 1, false, &text);
+    put_token(t, id, &text);
     json_t *o = json_pack("{s:i,s:o,s:f}", "token_id", (int)id, "token", cmd_json_text(text.data, text.len), "logprob",
                           (double)logprob);
     buf_free(&text);
@@ -231,14 +248,18 @@ static bool on_token(void *context, const EngineToken *t)
     vec_push(&p->tokens, t->token);
     if (p->logprobs)
         note_logprobs(p, t);
-    p->stopped = !text_push(p->stream, t->token, &p->out);
+    if (p->stream)
+        p->stopped = !text_push(p->stream, t->token, &p->out);
+    else
+        put_token(NULL, t->token, &p->out);
     return !p->stopped;
 }
 
 static void on_finish(void *context, FinishReason reason)
 {
     Prompt *p = context;
-    p->reason = text_finish(p->stream, &p->out) || reason == FINISH_ERROR ? reason : FINISH_STOP;
+    bool whole = !p->stream || text_finish(p->stream, &p->out);
+    p->reason = whole || reason == FINISH_ERROR ? reason : FINISH_STOP;
     p->finished = true;
     p->owner->finished++;
 }
@@ -252,11 +273,14 @@ static bool submit(Generate *g, Err *err)
         if (p->request.params.logprobs >= 0)
             p->logprobs = json_array();
         buf_reserve(&p->out, 1);
-        p->stream = text_new(g->session.tokenizer, p->ids.at, p->ids.len, &(TextOptions){
-            .stops = (const char *const *)p->request.stops.at,
-            .stops_count = p->request.stops.len,
-            .min_tokens = p->request.params.min_tokens,
-        });
+        if (p->request.stops.len && !g->session.tokenizer)
+            return err_set(err, "%s: stop strings need a tokenizer", p->where);
+        if (g->session.tokenizer)
+            p->stream = text_new(g->session.tokenizer, p->ids.at, p->ids.len, &(TextOptions){
+                .stops = (const char *const *)p->request.stops.at,
+                .stops_count = p->request.stops.len,
+                .min_tokens = p->request.params.min_tokens,
+            });
         EngineRequest r = {
             .prompt = p->ids.at,
             .prompt_len = (int)MIN(p->ids.len, INT32_MAX),
@@ -283,11 +307,17 @@ static bool run(Generate *g, Err *err)
 {
     g->terminal = isatty(STDOUT_FILENO);
     double start = now_seconds() + 0.5, next = start;
+    bool first = false; /* token of all */
     while (!engine_idle(g->session.engine)) {
         print_ready(g);
         show_progress(g, &next);
         if (!engine_step(g->session.engine, err))
             return false;
+        if (!first && engine_stats(g->session.engine)->generated_tokens) {
+            timing_phase("first token", 0);
+            timing_print("since the start");
+            first = true;
+        }
     }
     if (next > start)
         fputs("\r\033[K", stderr);
@@ -303,12 +333,14 @@ static bool run(Generate *g, Err *err)
 typedef struct Flags {
     SamplingFlags sampling;
     OptStrings prompts;
-    const char *file;
+    const char *file, *config;
 } Flags;
 
 static bool generate(Generate *g, const Flags *f, const char *model_dir, Err *err)
 {
-    if (!session_begin(&g->session, model_dir, err))
+    g->run.random_weights = f->config != NULL;
+    model_dir = f->config ? f->config : model_dir;
+    if (!(f->config ? session_begin_config : session_begin)(&g->session, model_dir, err))
         return false;
     g->defaults = sampling_flags_apply(&f->sampling, &g->session.generation.params);
     for (size_t i = 0; i < f->prompts.len; i++)
@@ -320,7 +352,10 @@ static bool generate(Generate *g, const Flags *f, const char *model_dir, Err *er
         return err_set(err, "%s: there is no prompt in it", f->file);
     if (!g->run.max_num_seqs)
         g->run.max_num_seqs = MIN((int64_t)g->prompts.len, 64);
-    return session_open(&g->session, model_dir, &g->run, err) && submit(g, err) && run(g, err);
+    if (!session_open(&g->session, model_dir, &g->run, err))
+        return false;
+    timing_print("ready");
+    return submit(g, err) && run(g, err);
 }
 
 static void cleanup(Generate *g, Flags *f)
@@ -348,6 +383,8 @@ int cmd_generate(int argc, char **argv)
          "prompts, one JSON object a line: {\"prompt\": TEXT or IDS}\n"
          "or {\"messages\": [...]}, and optionally its own\n"
          "max_tokens, temperature, top_p, stop, seed, ..."},
+        {"config", 0, OPT_STRING, &f.config, "FILE",
+         "config.json of a model, whose weights are then random:\ntokens are numbers, those of a text its bytes"},
         {"max-tokens", 'n', OPT_INT, &f.sampling.max_tokens, "N", "new tokens at most (default 128)", 1, INT32_MAX},
         SAMPLING_OPTION_ROWS(&f.sampling),
         {"min-tokens", 0, OPT_INT, &f.sampling.min_tokens, "N", "new tokens at least", 0, INT32_MAX},
@@ -359,13 +396,17 @@ int cmd_generate(int argc, char **argv)
         {NULL},
     };
     const OptCommand command = {
-        NAME, "MODEL -p PROMPT",
+        NAME, "MODEL | --config FILE -p PROMPT",
         "Continues prompts. All prompts run in one batch; what a prompt gives does not depend on the others.",
-        1, 1, rows,
+        0, 1, rows,
     };
     const char *args[OPT_MAX_ARGS];
     int status = opt_parse(&command, argc, argv, args);
     Err err = {0};
+    if (status < 0 && !args[0] == !f.config) {
+        fprintf(stderr, NAME ": give either a MODEL or --config FILE (--help says more)\n");
+        status = 2;
+    }
     if (status < 0 && !f.prompts.len && !f.file) {
         fprintf(stderr, NAME ": there is no prompt: give one with -p TEXT, or a file of them with --prompts\n");
         status = 2;

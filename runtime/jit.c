@@ -26,6 +26,7 @@ typedef struct Jit {
     char generator[PATH_BYTES], source[PATH_BYTES];
     uint64_t signature; /* 0: the generator's file is not known, any pack is current */
     char folder[PATH_BYTES - 64], pack[PATH_BYTES], lock[PATH_BYTES], kernels[PATH_BYTES];
+    bool built; /* by this process */
 } Jit;
 
 static void report(const JitRequest *r, const char *what, int64_t done, int64_t total)
@@ -140,11 +141,12 @@ static BuildFn *load_generator(const Jit *j, Err *err)
     return build; /* the library stays: LLVM does not like to be unloaded */
 }
 
-static bool build(const Jit *j, const char *output, const char *kernels, Err *err)
+static bool build(Jit *j, const char *output, const char *kernels, Err *err)
 {
     BuildFn *fn = load_generator(j, err);
     if (!fn)
         return false;
+    j->built = true;
     BladegenRequest q = {
         .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output,
         .source = j->signature ? j->source : NULL,
@@ -156,7 +158,7 @@ static bool build(const Jit *j, const char *output, const char *kernels, Err *er
 }
 
 /* Builds into a folder of temporary files and opens the pack; nothing stays behind but the mapping. */
-static bool build_temporary(const Jit *j, Pack *pack, Err *err)
+static bool build_temporary(Jit *j, Pack *pack, Err *err)
 {
     const char *places[] = {getenv("TMPDIR"), "/tmp", "/dev/shm"};
     Err why = {0};
@@ -174,7 +176,7 @@ static bool build_temporary(const Jit *j, Pack *pack, Err *err)
     return err_set(err, "no room to build a pack in, neither the cache folder nor a temporary one: %s", why.text);
 }
 
-static bool fall_back(const Jit *j, const Err *why, Pack *pack, Buf *warning, Err *err)
+static bool fall_back(Jit *j, const Err *why, Pack *pack, Buf *warning, Err *err)
 {
     if (!build_temporary(j, pack, err))
         return false;
@@ -220,7 +222,7 @@ static void drop_lock(const Jit *j, int lock)
 }
 
 /* Under the lock: another process may have built it meanwhile. */
-static bool build_cached(const Jit *j, Pack *pack, Buf *warning, Err *err)
+static bool build_cached(Jit *j, Pack *pack, Buf *warning, Err *err)
 {
     Err why = {0};
     if (open_cached(j, pack, &why))
@@ -279,8 +281,9 @@ bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err)
             ok = build_cached(j, pack, warning, err);
     }
     drop_lock(j, lock);
+    bool built = j->built;
     free(j);
-    timing_phase(found ? "find pack" : "build pack", 0);
+    timing_phase(built ? "build pack" : found ? "find pack" : "wait for another's pack", 0);
     return ok;
 }
 

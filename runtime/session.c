@@ -90,6 +90,7 @@ ModelOptions run_options_apply(const RunOptions *o, const char *model)
         .max_outputs = o->max_outputs,
         .kv_cache_memory = o->kv_cache_memory,
         .queue = o->queue,
+        .random_weights = o->random_weights,
     };
 }
 
@@ -106,17 +107,28 @@ Model *cmd_load_model(ModelOptions o, Err *err)
     return m;
 }
 
-bool session_begin(Session *s, const char *model_dir, Err *err)
+static bool begin(Session *s, const char *path, bool tokenizer, Err *err)
 {
-    Checkpoint *c = ckpt_open_config(model_dir, err);
+    Checkpoint *c = ckpt_open_config(path, err);
     if (!c)
         return false;
     s->dir = xstrdup(ckpt_dir(c));
-    s->tokenizer = tok_load(s->dir, err);
-    bool ok = s->tokenizer && generation_read(c, s->tokenizer, &s->generation, err);
+    s->tokenizer = tokenizer ? tok_load(s->dir, err) : NULL;
+    bool ok = (s->tokenizer || !tokenizer) && generation_read(c, s->tokenizer, &s->generation, err);
     ckpt_close(c);
-    timing_phase("tokenizer", 0);
+    if (tokenizer)
+        timing_phase("tokenizer", 0);
     return ok;
+}
+
+bool session_begin(Session *s, const char *model_dir, Err *err)
+{
+    return begin(s, model_dir, true, err);
+}
+
+bool session_begin_config(Session *s, const char *config, Err *err)
+{
+    return begin(s, config, false, err);
 }
 
 /* Uses one launch list of the plan only, with as many tokens a step as it is for; *tokens is lowered to that. */
