@@ -10,6 +10,7 @@
 typedef enum DeviceMemory {
     DEVICE_LOCAL,  /* big and fast: weights, KV pages, activations; huge pages on the host */
     DEVICE_SHARED, /* the host reads and writes it too: inputs, outputs */
+    DEVICE_SLOWLY, /* DEVICE_LOCAL that is filled little by little: KV pages; made ready in the background */
 } DeviceMemory;
 
 typedef struct Device Device;

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "object.h"
 #include "pool.h"
@@ -44,10 +47,20 @@ typedef struct Queue {
     Err *err;
 } Queue;
 
+/* Memory whose pages are brought in by a thread of low priority, so that no step waits for them. */
+typedef struct Populate {
+    char *memory;
+    size_t bytes;
+    pthread_t thread;
+    bool runs;
+    atomic_bool stop;
+} Populate;
+
 typedef struct Host {
     Device base;
     Pool *pool;
     Queue *queue; /* NULL: everything runs at once */
+    Populate populate; /* with a queue */
     ObjectCode code;
     HostKernel **kernels;
 } Host;
@@ -94,10 +107,38 @@ static size_t whole_pages(size_t bytes)
     return (bytes + 4095) & ~(size_t)4095;
 }
 
+static void *populate_main(void *context)
+{
+    enum { PIECE = 4 << 20 };
+    Populate *p = context;
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
+    for (size_t at = 0; at < p->bytes && !atomic_load(&p->stop); at += PIECE)
+        if (madvise(p->memory + at, MIN(p->bytes - at, PIECE), MADV_POPULATE_WRITE))
+            break; /* an older kernel, or no memory: the first touch does it, or fails, as ever */
+    return NULL;
+}
+
+static void start_populate(Populate *p, void *memory, size_t bytes)
+{
+    if (p->runs)
+        return;
+    p->memory = memory;
+    p->bytes = bytes;
+    p->runs = !pthread_create(&p->thread, NULL, populate_main, p);
+}
+
+static void stop_populate(Populate *p)
+{
+    atomic_store(&p->stop, true);
+    if (p->runs)
+        pthread_join(p->thread, NULL);
+    p->runs = false;
+}
+
 /* Big blocks begin on a huge page, so that the kernel can use them from the first byte. */
 static void *alloc(Device *d, size_t bytes, DeviceMemory kind, Err *err)
 {
-    (void)d;
+    Host *h = (Host *)d;
     size_t used = whole_pages(bytes), pad = bytes >= huge_page ? huge_page : 0;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     char *p = mmap(NULL, used + pad, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -113,14 +154,18 @@ static void *alloc(Device *d, size_t bytes, DeviceMemory kind, Err *err)
         if (pad > head)
             munmap(p + used, pad - head);
     }
-    if (kind == DEVICE_LOCAL)
+    if (kind != DEVICE_SHARED)
         madvise(p, used, MADV_HUGEPAGE); /* a hint: without it things are slower, not wrong */
+    if (kind == DEVICE_SLOWLY && h->queue)
+        start_populate(&h->populate, p, used);
     return p;
 }
 
 static void release(Device *d, void *p, size_t bytes)
 {
-    (void)d;
+    Host *h = (Host *)d;
+    if (p && p == h->populate.memory)
+        stop_populate(&h->populate);
     if (p)
         munmap(p, whole_pages(bytes));
 }
@@ -330,7 +375,7 @@ static void launch(Device *d, int kernel, void *const *buffers, const int64_t *s
     submit((Host *)d, &(Command){.kernel = kernel, .buffers = buffers, .sizes = sizes, .blocks = blocks});
 }
 
-static void sync(Device *d)
+static void wait_all(Device *d)
 {
     Queue *q = ((Host *)d)->queue;
     if (q)
@@ -390,7 +435,7 @@ static int threads(const Device *d)
 static void close_host(Device *d)
 {
     Host *h = (Host *)d;
-    sync(d);
+    wait_all(d);
     if (h->queue) {
         close_queue(h->queue);
         free_queue(h->queue);
@@ -405,7 +450,7 @@ static void close_host(Device *d)
 static const DeviceOps host_ops = {
     .name = "host", .close = close_host, .threads = threads, .memory = memory, .alloc = alloc, .free = release,
     .borrow = borrow, .copy_in = copy_in, .copy_out = copy_out, .fill = fill, .load_code = load_code, .launch = launch,
-    .sync = sync,
+    .sync = wait_all,
 };
 
 Device *device_host_open(int threads_wanted, bool queue, Err *err)

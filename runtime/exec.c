@@ -41,6 +41,8 @@ struct Exec {
 
 static DeviceMemory memory_kind(int kind)
 {
+    if (kind == BUFFER_KV)
+        return DEVICE_SLOWLY;
     return kind == BUFFER_INPUT || kind == BUFFER_OUTPUT ? DEVICE_SHARED : DEVICE_LOCAL;
 }
 
