@@ -89,8 +89,8 @@ def read_checkpoint(path):
     data = np.memmap(path, np.uint8, "r")
     size = int(data[:8].view(np.uint64)[0])
     header = json.loads(bytes(data[8:8 + size]))
-    return {name: data[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]].view(np.uint16).reshape(t["shape"])
-            for name, t in header.items()}
+    data = data[8 + size:]
+    return {name: data[slice(*t["data_offsets"])].view(np.uint16).reshape(t["shape"]) for name, t in header.items()}
 
 
 # ---- a tokenizer for random text: bytes, and words that only a model says ------------------------------------------
@@ -115,7 +115,8 @@ def vocabulary(c):
 
 def write_tokenizer(c, folder):
     words, special = vocabulary(c)
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "vocab": {w: i for i, w in enumerate(words)}, "merges": []}
+    ids = {w: i for i, w in enumerate(words)}
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "vocab": ids, "merges": []}
     added = [{"id": i, "content": w, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
               "special": True} for i, w in sorted(special.items())]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -190,7 +191,8 @@ def write_gguf(c, checkpoint, path):
         if len(shape) == 1:
             writer.add_tensor_info(there, shape, np.dtype(np.float32), 4 * shape[0])
         else:
-            writer.add_tensor_info(there, shape, np.dtype(np.uint16), 2 * math.prod(shape), gguf.GGMLQuantizationType.BF16)
+            kind = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor_info(there, shape, np.dtype(np.uint16), 2 * math.prod(shape), kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

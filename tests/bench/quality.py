@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Perplexity of the small models with each kind of weights: what w8, w4 (int4 weights, int8 activations) and w4a16 (int4
-weights, bf16 activations) cost against bf16.
+"""Perplexity of small models with each kind of weights: what w8, w4 (int4 weights, int8 activations) and w4a16 (int4
+weights, bf16 activations) cost against bf16. Prints Markdown; exit status 1 when w4 is not within 1 % of w4a16.
 
-    quality.py MODEL TEXT [MODEL TEXT ...] [--build DIR]      (Markdown; exit status 1 when w4 is not within 1 % of w4a16)
+    quality.py MODEL TEXT [MODEL TEXT ...] [--build DIR]
 """
 import argparse
 import json
@@ -31,7 +31,8 @@ def main():
     if len(o.pairs) % 2:
         p.error("a text for each model")
     far = False
-    print("| model, text | tokens | " + " | ".join(WEIGHTS) + " | w4 / w4a16 |\n|---|---|" + "---|" * (len(WEIGHTS) + 1))
+    print("| " + " | ".join(["model, text", "tokens", *WEIGHTS, "w4 / w4a16"]) + " |")
+    print("|" + "---|" * (len(WEIGHTS) + 3))
     for model, text in zip(o.pairs[::2], o.pairs[1::2]):
         found = {w: perplexity(o.build, model, text, w) for w in WEIGHTS}
         values = {w: f["perplexity"] for w, f in found.items()}

@@ -1,8 +1,8 @@
 """Tables and curves of what vs_llama_cpp.py measured.
 
 The JSON: {"machine", "threads", "date", "target", "sides": [{"name", "version"}], "results": [...]}; the first side is
-Blade. A result is a point: {"model", "weights", "point": "prefill TOKENS" | "decode BATCH CONTEXT", "tokens" (of a run, or
-of a step), "operations", "bytes" (of decode), "rounds": [{side: seconds, ..., "limits": {"read_bytes_per_second",
+Blade. A result is a point: {"model", "weights", "point": "prefill TOKENS" | "decode BATCH CONTEXT", "tokens" (of a run,
+or of a step), "operations", "bytes" (of decode), "rounds": [{side: seconds, ..., "limits": {"read_bytes_per_second",
 "peak_operations_per_second"}}]}.
 """
 import math
@@ -113,7 +113,7 @@ def frame(x, y, title, x_label, ticks, lo, hi):
     out = [text(x + WIDTH / 2, y + 18, title, size=13), text(x + WIDTH / 2, y + HEIGHT - 6, x_label)]
     for v in (m * 10 ** e for e in range(0, 5) for m in (1, 2, 5)):
         if lo <= v <= hi:
-            out.append(f'<line x1="{x + LEFT}" x2="{x + WIDTH - RIGHT}" y1="{up(v):.1f}" y2="{up(v):.1f}" stroke="#ddd"/>')
+            out.append(f'<path d="M{x + LEFT} {up(v):.1f}H{x + WIDTH - RIGHT}" stroke="#ddd"/>')
             out.append(text(x + LEFT - 6, up(v) + 4, str(v), "end"))
     out += [text(px, base + 16, str(t)) for t, px in places.items()]
     return out, places, up
@@ -154,7 +154,8 @@ def svg(data):
     every = [v for row in rows for _, _, points in row for _, r in points
              for v in [speed(r, "Blade") / share(r), *(speed(r, s) for s in sides)]]
     lo, hi = 0.8 * min(every), 1.25 * max(every)
-    width, height = WIDTH * max(map(len, rows)), HEIGHT * len(rows) + 30
+    width = max(WIDTH * max(map(len, rows)), LEFT + 150 * (len(sides) + 2))
+    height = HEIGHT * len(rows) + 30
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
            'font-family="sans-serif">', f'<rect width="{width}" height="{height}" fill="white"/>']
     for i, row in enumerate(rows):
@@ -164,5 +165,5 @@ def svg(data):
         color = PALETTE[i % len(PALETTE)] if i < len(sides) else "#555"
         out.append(f'<rect x="{LEFT + 150 * i}" y="10" width="18" height="4" fill="{color}"/>')
         out.append(text(LEFT + 24 + 150 * i, 16, name, "start"))
-    out.append(text(width - RIGHT, 16, "tokens/s, logarithmic", "end"))
+    out.append(text(LEFT + 24 + 150 * (len(sides) + 1), 16, "tokens/s", "start"))
     return "\n".join([*out, "</svg>", ""])

@@ -4,12 +4,12 @@
     vs_llama_cpp.py --llama-cpp-python VENV/bin/python [--ik FOLDER] [options]
 
 The peers must be built beforehand, for this machine: `pip install llama-cpp-python gguf` compiles upstream llama.cpp;
---ik is a checkout of ik_llama.cpp with its build in build/; --llama-cpp-build is a checkout of upstream built by cmake in
-FOLDER/build (for other flags than pip's). peer.c is compiled against each and speaks the same lines as `blade bench --stdin`.
+--ik is a checkout of ik_llama.cpp with its build in build/; --llama-cpp-build is one of upstream with its build in
+build/, for other flags than pip's. peer.c is compiled against each and speaks the lines of `blade bench --stdin`.
 
 Weights are random, made once by models.py for each configuration in configs/, and kept under --work. All programs are
-loaded at once and measured in turn, round by round, in alternating order. A figure is the median of the rounds; a ratio is
-the median of each round's ratio; a share is of what the machine's limit, measured in that round, allows: reading the
+loaded at once and measured in turn, round by round, in alternating order. A figure is the median of the rounds; a ratio
+is the median of each round's ratio; a share is of what the machine's limit, measured in that round, allows: reading the
 weights and the KV cache once, or the peak of the instruction, whichever takes longer.
 """
 import argparse
@@ -89,7 +89,8 @@ def from_checkout(name, folder, names, flags, work):
         version = output("git", "-C", folder, "log", "-1", "--format=%h of %cs")
     except SystemExit:
         version = folder.name
-    return Peer(name, version, [folder / "include", folder / "ggml/include"], find(folder / "build", *names), flags, work)
+    include = [folder / "include", folder / "ggml/include"]
+    return Peer(name, version, include, find(folder / "build", *names), flags, work)
 
 
 class Blade:
@@ -279,6 +280,14 @@ def processor():
     return "unknown processor"
 
 
+def make_models(o, model, folder):
+    """Says what is being written; the library's own words go to a file."""
+    command = [o.llama_cpp_python, HERE / "models.py", HERE / f"configs/{model}.json", folder, *o.weights, "bf16"]
+    with open(o.work / "models.log", "w") as log:
+        if subprocess.run([str(c) for c in command], stderr=log).returncode:
+            fail(f"the weights of {model} could not be made; see {log.name}")
+
+
 def measure(o):
     everyone = sides(o)
     data = {"machine": processor(), "threads": o.threads, "date": time.strftime("%Y-%m-%d"), "target": o.target or "",
@@ -286,8 +295,7 @@ def measure(o):
     for model in o.models:
         folder = o.work / model
         note(f"{model}: weights")
-        subprocess.run([o.llama_cpp_python, HERE / "models.py", HERE / f"configs/{model}.json", folder, *o.weights, "bf16"],
-                       check=True)
+        make_models(o, model, folder)
         if o.check:
             check_same(o, everyone[0], everyone[1:], folder)
         for weights in o.weights:
