@@ -1,4 +1,4 @@
-"""The tables and curves of tests/bench/vs_llama_cpp.py from figures whose ratios and shares are known; nothing is measured."""
+"""Tables and curves of tests/bench/vs_llama_cpp.py from figures whose ratios are known; nothing is measured."""
 import json
 import subprocess
 import sys
