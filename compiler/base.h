@@ -97,7 +97,7 @@ bool file_read(Buf *out, const char *path, size_t limit, Err *err); /* whole fil
 /* Writes path.tmp.PID.N, syncs, renames; on any failure (full disk, read-only folder) removes it and reports. Removes
  * such files of this path that processes left behind which are no more. */
 bool file_write_atomic(const char *path, const void *data, size_t size, Err *err);
-/* The same without syncing, for files that are checked when read and can be made again: whole, unless the machine dies. */
+/* The same without syncing and tidying, for files that are checked when read and can be made again. */
 bool file_write_quick(const char *path, const void *data, size_t size, Err *err);
 bool file_is_leftover(const char *name); /* named so by a process that is no more on this machine */
 bool file_exists(const char *path);

@@ -187,8 +187,8 @@ static bool build_part(const Checkpoint *c, const BladegenRequest *r, Built *b, 
 {
     Generator *g = gen_open(r->source, b->target, err);
     Buf warnings = {0};
-    bool ok = g && use_tuned(g, b->target, r, &warnings, err) && plan_part(g, c, r, err) && compile_part(g, r, b, err) &&
-              gen_call(g, "tuned_warnings", json_null(), &warnings, err);
+    bool ok = g && use_tuned(g, b->target, r, &warnings, err) && plan_part(g, c, r, err) &&
+              compile_part(g, r, b, err) && gen_call(g, "tuned_warnings", json_null(), &warnings, err);
     char *line, *rest = warnings.data;
     while (ok && r->warning && rest && (line = strsep(&rest, "\n")) && *line)
         r->warning(r->context, line);
@@ -265,7 +265,8 @@ static bool build_parts(const BladegenRequest *r, const Checkpoint *c, Built *bu
     return true;
 }
 
-/* Signature and origin are taken before the sources are read: what changes meanwhile makes the pack stale, not wrong. */
+/* Signature and origin are taken before the sources are read: what changes meanwhile makes the pack stale, not
+ * wrong. */
 static bool generate(const BladegenRequest *r, Err *err)
 {
     Built built[PACK_MAX_TARGETS] = {0};

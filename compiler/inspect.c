@@ -1,4 +1,5 @@
-/* inspect.c - see inspect.h. A pack's texts are JSON of any content: what is not as expected shows as zero or nothing. */
+/* inspect.c - see inspect.h. A pack's texts are JSON of any content: what is not as expected shows as zero or nothing,
+ * never as a crash. */
 #include "inspect.h"
 
 #include <stdlib.h>
@@ -32,6 +33,12 @@ static const char *text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
     return text ? text : "?";
+}
+
+/* A value that should be a text. */
+static const char *shown(const json_t *value)
+{
+    return json_is_string(value) ? json_string_value(value) : "...";
 }
 
 static long long number_of(const json_t *object, const char *key)
@@ -202,7 +209,7 @@ static void print_part(const Part *p, const char *target, Buf *out)
     json_t *value;
     buf_printf(out, "\ntarget %s\n", target);
     json_object_foreach(p->figures, what, value)
-        buf_printf(out, "  %-42s %s\n", what, json_string_value(value));
+        buf_printf(out, "  %-42s %s\n", what, shown(value));
     buf_printf(out, "\n%8s %8s  %-32s %s\n", "bytes", "scratch", "run by", "kernel, parameters, settings");
     for (size_t i = 0; i < p->count; i++) {
         const KernelRow *k = &p->rows[i];
@@ -224,7 +231,7 @@ bool inspect_pack(const char *path, bool sources, Buf *out, Err *err)
         if (sources)
             buf_puts(out, "\nsources\n");
         json_object_foreach(sources ? json_object_get(o.origin, "sources") : NULL, name, hash)
-            buf_printf(out, "  %s %s\n", json_string_value(hash), name);
+            buf_printf(out, "  %s %s\n", shown(hash), name);
     }
     close_it(&o);
     return ok;
@@ -240,13 +247,13 @@ static void diff_texts(const json_t *a, const json_t *b, const char *indent, Buf
     json_object_foreach((json_t *)a, key, value) {
         const json_t *other = json_object_get(b, key);
         if (!other)
-            buf_printf(out, "%s- %s: %s\n", indent, key, json_string_value(value));
+            buf_printf(out, "%s- %s: %s\n", indent, key, shown(value));
         else if (json_is_string(value) && !json_equal(value, (json_t *)other))
-            buf_printf(out, "%s~ %s: %s -> %s\n", indent, key, json_string_value(value), json_string_value(other));
+            buf_printf(out, "%s~ %s: %s -> %s\n", indent, key, shown(value), shown(other));
     }
     json_object_foreach((json_t *)b, key, value)
         if (!json_object_get(a, key))
-            buf_printf(out, "%s+ %s: %s\n", indent, key, json_string_value(value));
+            buf_printf(out, "%s+ %s: %s\n", indent, key, shown(value));
 }
 
 /* Length of "operator parameters" in a kernel's name; its settings follow behind a blank. */

@@ -27,12 +27,30 @@ static void put_build(Buf *key)
         buf_puts(key, "unknown\n");
 }
 
+/* The IR without the comments that say where in a schedule each line comes from: code may move. */
+static void put_ir(Buf *key, const Kernel *k)
+{
+    Buf text = {0};
+    ir_print(k, &text);
+    for (char *line, *rest = text.data; (line = strsep(&rest, "\n"));) {
+        char *comment = NULL;
+        for (char *c = line; (c = strstr(c, " ; ")); c++)
+            comment = c;
+        size_t n = comment ? (size_t)(comment - line) : strlen(line);
+        while (n && line[n - 1] == ' ')
+            n--;
+        buf_put(key, line, n);
+        buf_putc(key, '\n');
+    }
+    buf_free(&text);
+}
+
 static void put_key(Buf *key, const Kernel *k, const Target *t)
 {
     buf_printf(key, "generator " BLADE_VERSION " ");
     put_build(key);
     buf_printf(key, "target %s %s %s %s\n", t->name, t->triple, t->cpu, t->features);
-    ir_print(k, key);
+    put_ir(key, k);
 }
 
 /* The code of the file with the scratch bytes in front; true when it was made from this very key. */

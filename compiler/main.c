@@ -225,7 +225,8 @@ int main(int argc, char **argv)
     parse_options(argc, argv, &o);
     const char *command = o.n_positional ? o.positional[0] : "";
     static const struct { const char *name; int (*run)(const Options *); } commands[] = {
-        {"build", cmd_build}, {"inspect", cmd_inspect}, {"diff", cmd_diff}, {"list", cmd_list}, {"show", cmd_show}, {"check", cmd_check}};
+        {"build", cmd_build}, {"inspect", cmd_inspect}, {"diff", cmd_diff}, {"list", cmd_list}, {"show", cmd_show},
+        {"check", cmd_check}};
     for (size_t i = 0; i < COUNT(commands); i++)
         if (!strcmp(command, commands[i].name))
             return commands[i].run(&o);

@@ -11,7 +11,8 @@ extern bool timing_wanted; /* the flag --timing; set before the first phase ends
 
 void timing_begin(void); /* main has been entered */
 
-/* Ends a phase, which began when the one before ended. `bytes`: what it read, 0 when that means nothing. `name` lives on. */
+/* Ends a phase, which began when the one before ended. `bytes`: what it read, 0 when that means nothing. `name` lives
+ * on. */
 void timing_phase(const char *name, int64_t bytes);
 
 /* Prints the phases that ended since the last call, one line each, and the time since timing_begin as `total`, to

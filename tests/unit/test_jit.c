@@ -1,5 +1,5 @@
 /* Tests of runtime/jit.c with a generator that builds the toy model: hits, stale and corrupt packs, many processes at
- * once, folders that can't be written, a missing or failing generator, packs that the user names. */
+ * once, folders that can't be written, a missing or failing generator, packs that the user names, leftovers. */
 #include "test.h"
 
 #include <fcntl.h>
@@ -177,6 +177,26 @@ static void one_process_builds_while_others_wait(void **state)
         assert_int_equal(status, 0);
     }
     assert_int_equal(builds(), 1);
+    char lock[256];
+    snprintf(lock, sizeof lock, "%.*slock", (int)strlen(pack_path()) - 4, pack_path());
+    assert_false(file_exists(lock));
+}
+
+/* A process that was killed while it built leaves an unlocked lock file and a temporary file. */
+static void leftovers_do_no_harm_and_are_removed(void **state)
+{
+    (void)state;
+    JitRequest r = request();
+    Err err = {0};
+    char lock[256], temporary[300];
+    snprintf(lock, sizeof lock, "%.*slock", (int)strlen(pack_path()) - 4, pack_path());
+    snprintf(temporary, sizeof temporary, "%s.tmp.999999999.0", pack_path());
+    assert_true(dir_make(cache, &err));
+    assert_true(file_write_atomic(lock, "", 0, &err));
+    assert_true(file_write_atomic(temporary, "half", 4, &err));
+    expect_builds(&r, 1);
+    assert_false(file_exists(lock));
+    assert_false(file_exists(temporary));
 }
 
 static void failures_of_the_generator_are_passed_on(void **state)
@@ -301,6 +321,86 @@ static void named_packs_must_fit(void **state)
     assert_non_null(strstr(err.text, "built for sm_90a; this machine runs"));
 }
 
+static void get_named(const char *path, const char *weights, const char *why, const char *format)
+{
+    JitRequest r = request();
+    Pack p;
+    Buf w = {0};
+    Err err = {0};
+    if (!jit_named(&r, path, weights, &p, &w, &err))
+        fail_msg("%s", err.text);
+    assert_string_equal(p.header.weights, format);
+    assert_string_equal(p.header.target, cpu_best());
+    assert_non_null(strstr(w.data, why));
+    assert_non_null(strstr(w.data, "generated instead"));
+    pack_close(&p);
+    buf_free(&w);
+}
+
+static void refuse_named(const JitRequest *r, const char *path, const char *why)
+{
+    Pack p;
+    Buf w = {0};
+    Err err = {0};
+    assert_false(jit_named(r, path, NULL, &p, &w, &err));
+    assert_non_null(strstr(err.text, why));
+    assert_int_equal(w.len, 0);
+}
+
+static void named_packs_that_do_not_fit_are_replaced(void **state)
+{
+    (void)state;
+    char path[128];
+    Err err = {0};
+    JitRequest r = request();
+    snprintf(path, sizeof path, "%s/my.pack", model);
+    PackHeader h = {.target = "sm_90a", .weights = "w4", .fingerprint = fingerprint};
+    assert_true(toy_pack(path, &h, &err));
+    get_named(path, NULL, "built for sm_90a", "w4");
+    get_named(path, "w8", "built for weights w4, not w8", "w8");
+    h.fingerprint++;
+    assert_true(toy_pack(path, &h, &err));
+    get_named(path, NULL, "another checkpoint", "w4");
+    assert_int_equal(builds(), 2);
+    r.generator = "/no/such/libbladegen.so";
+    refuse_named(&r, path, "another checkpoint");
+    r.generator = FAKE_PATH;
+    assert_int_equal(truncate(path, 100), 0);
+    refuse_named(&r, path, "truncated"); /* which weights are meant? */
+    get_named(path, "w8", "truncated", "w8");
+    refuse_named(&r, "/no/such/pack", "No such file");
+}
+
+/* Of several targets the best one that runs here is taken. */
+static void best_target_of_a_pack_is_taken(void **state)
+{
+    (void)state;
+    char path[128];
+    Err err = {0};
+    Buf file = {0};
+    Pack p;
+    static const char *const targets[] = {"aarch64", "x86-64", "x86-64-v3", "sm_90a"};
+    PackPart parts[5] = {0};
+    for (int i = 0; i < 5; i++) {
+        parts[i] = (PackPart){.plan = "{}", .plan_len = 2, .code = (const uint8_t *)"", .code_len = 0};
+        snprintf(parts[i].target, sizeof parts[i].target, "%s", i < 4 ? targets[i] : cpu_best());
+    }
+    snprintf(path, sizeof path, "%s/my.pack", model);
+    for (int count = 5; count >= 4; count--) {
+        file.len = 0;
+        pack_image(&file, &(PackHeader){.weights = "auto", .fingerprint = fingerprint}, parts, count, "", 0);
+        assert_true(file_write_atomic(path, file.data, file.len, &err));
+        if (!jit_open(path, fingerprint, NULL, &p, &err))
+            fail_msg("%s", err.text);
+        if (count == 5)
+            assert_string_equal(p.header.target, cpu_best());
+        else
+            assert_true(cpu_rank(p.header.target) >= 0);
+        pack_close(&p);
+    }
+    buf_free(&file);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -317,6 +417,9 @@ int main(void)
         TEST(default_folder_is_in_xdg_cache_home),
         TEST(full_and_read_only_folders),
         TEST(named_packs_must_fit),
+        TEST(named_packs_that_do_not_fit_are_replaced),
+        TEST(best_target_of_a_pack_is_taken),
+        TEST(leftovers_do_no_harm_and_are_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

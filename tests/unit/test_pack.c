@@ -1,4 +1,4 @@
-/* Tests of compiler/pack.c: round trip, every flipped bit, every truncation, foreign files. */
+/* Tests of compiler/pack.c: round trip, several targets, every flipped bit, every truncation, foreign files. */
 #include "test.h"
 
 #include <stdio.h>
@@ -46,6 +46,38 @@ static void packs_round_trip(void **state)
     pack_close(&p);
 }
 
+static const PackPart parts[] = {
+    {.target = "aarch64", .numerics = 1, .plan = "{}", .plan_len = 2, .code = (const uint8_t *)"arm", .code_len = 3},
+    {.target = "x86-64", .numerics = 2, .plan = "{\"a\": 1}", .plan_len = 8, .code = (const uint8_t *)"x86 code", .code_len = 8},
+};
+
+static void packs_hold_several_targets(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Pack p;
+    Buf file = {0};
+    pack_image(&file, &header, parts, 2, "{\"version\":\"0\"}", 15);
+    assert_true(file_write_atomic(path, file.data, file.len, &err));
+    assert_true(pack_open(path, &p, &err));
+    assert_int_equal(p.parts_count, 2);
+    assert_string_equal(p.header.target, "aarch64");
+    assert_int_equal(p.origin_len, 15);
+    assert_memory_equal(p.origin, "{\"version\":\"0\"}", 15);
+    for (int i = 1; i >= 0; i--) {
+        pack_select(&p, i);
+        assert_string_equal(p.header.target, parts[i].target);
+        assert_int_equal(p.header.numerics, parts[i].numerics);
+        assert_int_equal(p.plan_len, parts[i].plan_len);
+        assert_memory_equal(p.plan, parts[i].plan, p.plan_len);
+        assert_int_equal(p.code_len, parts[i].code_len);
+        assert_memory_equal(p.code, parts[i].code, p.code_len);
+        assert_int_equal((uintptr_t)p.code % 64, 0);
+    }
+    pack_close(&p);
+    buf_free(&file);
+}
+
 static uint8_t *aligned_copy(const Buf *b, size_t size)
 {
     uint8_t *copy = aligned_alloc(64, (size + 127) / 64 * 64);
@@ -60,8 +92,7 @@ static void every_flipped_bit_is_found(void **state)
     Err err = {0};
     Buf file = {0};
     Pack p;
-    write_sample();
-    assert_true(file_read(&file, path, 1 << 20, &err));
+    pack_image(&file, &header, parts, 2, "{}", 2);
     for (size_t i = 0; i < file.len * 8; i++) {
         uint8_t *copy = aligned_copy(&file, file.len);
         copy[i / 8] ^= (uint8_t)(1u << i % 8);
@@ -111,6 +142,7 @@ int main(void)
     close(mkstemp(path));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packs_round_trip),
+        cmocka_unit_test(packs_hold_several_targets),
         cmocka_unit_test(every_flipped_bit_is_found),
         cmocka_unit_test(truncations_and_additions_are_found),
         cmocka_unit_test(messages_say_what_is_wrong),
