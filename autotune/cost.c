@@ -9,7 +9,7 @@
 static const double clock_rate = 4e9, dot_pipes = 2, pipes = 4, loads_a_cycle = 2, issue = 6, dot_latency = 4;
 static const double wide_loads = 1, spill_cycles = 2.5, line_overhead = 1; /* 512-bit results of loads; of a tile */
 static const double memory_core = 10, memory_all = 16, second_cache = 32; /* bytes a cycle; memory_all: of all cores */
-static const double second_cache_bytes = 1 << 20;
+static const double second_cache_bytes = 1 << 20, strided = 0.12;
 static const double launch_seconds = 2e-6, block_cycles = 150;
 
 enum { SAMPLES = 5 /* blocks looked at along each dimension of the grid */, UNKNOWN_TRIPS = 8 };
@@ -169,6 +169,8 @@ static void touch(Walk *w, Ref view, double bytes, double prefetched)
     for (int d = 1; d <= w->depth; d++)
         if (w->depends[view] >> d & 1)
             distinct *= w->trips[d];
+    if (m->layout == LAYOUT_PANEL) /* a part of a panel's columns is a stream with gaps */
+        bytes *= 1 + strided * MAX((double)m->wide / ir_at(w->k, view)->type.cols - 1, 0);
     t->distinct = MAX(t->distinct, distinct * bytes);
     t->total += w->times[w->depth] * bytes;
     t->prefetched += w->times[w->depth] * prefetched;

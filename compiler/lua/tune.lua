@@ -100,16 +100,20 @@ local function ranked(c)
   return list
 end
 
--- The default and the most promising others, no two of which are the same code.
+-- The default, the most promising others, and a few from all over the rest, for what the model does not see. No two of
+-- them are the same code.
 local function choose(c)
-  local chosen, seen = {}, {}
-  for _, candidate in ipairs(ranked(c)) do
+  local list, chosen, seen = ranked(c), {}, {}
+  local function take(candidate, most)
     local code = code_of(candidate.record)
-    if not seen[code] and #chosen < options.most then
-      seen[code] = true
-      chosen[#chosen + 1] = candidate
-    end
+    if seen[code] or #chosen >= most then return end
+    seen[code] = true
+    chosen[#chosen + 1] = candidate
   end
+  local others = options.most // 5
+  for _, candidate in ipairs(list) do take(candidate, options.most - others) end
+  for i = 1, others do take(list[1 + (#list - 1) * i // (others + 1)], options.most) end
+  for _, candidate in ipairs(list) do take(candidate, options.most) end
   return chosen
 end
 
