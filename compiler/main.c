@@ -228,8 +228,11 @@ int main(int argc, char **argv)
         {"build", cmd_build}, {"inspect", cmd_inspect}, {"diff", cmd_diff}, {"list", cmd_list}, {"show", cmd_show},
         {"check", cmd_check}};
     for (size_t i = 0; i < COUNT(commands); i++)
-        if (!strcmp(command, commands[i].name))
-            return commands[i].run(&o);
+        if (!strcmp(command, commands[i].name)) {
+            int status = commands[i].run(&o);
+            buf_free(&o.targets);
+            return status;
+        }
     if (*command)
         fprintf(stderr, "bladegen: unknown command '%s'\n", command);
     fputs(usage, stderr);
