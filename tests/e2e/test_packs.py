@@ -211,23 +211,22 @@ class Concurrency(PackCase):
 
 class Interruptions(PackCase):
     def kill_at_random(self, command, moments, check):
-        """Runs the command and kills it, at moments spread over the time that it takes when left alone."""
+        """Runs the command and kills it, so many times, at moments spread over the time that it takes when left alone."""
         draw = random.Random(7)
-        start = time.monotonic()
-        subprocess.run(list(map(str, command())), check=True, capture_output=True, env=self.environment)
-        seconds = time.monotonic() - start
-        killed = 0
-        for _ in range(moments):
-            running = subprocess.Popen(list(map(str, command())), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                       env=self.environment)
+        seconds, killed = 2, 0
+        while killed < moments:
+            arguments = list(map(str, command()))
+            start = time.monotonic()
+            running = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
             try:
-                running.wait(timeout=draw.uniform(0, 1.1 * seconds))
+                self.assertEqual(running.wait(timeout=draw.uniform(0, seconds)), 0)
+                seconds = 1.1 * (time.monotonic() - start)
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGKILL)
                 running.wait()
                 killed += 1
+                seconds *= 1.1
             check()
-        self.assertGreater(killed, moments // 4)
 
     def test_killed_builds_leave_the_old_pack_or_the_new_one(self):
         pack, kernels = self.home / "a.pack", self.home / "kernels"
@@ -252,7 +251,7 @@ class Interruptions(PackCase):
         def command():
             for old in self.cache.glob("*.pack"):
                 old.unlink()
-            if random.random() < 0.5:
+            if random.random() < 0.7:
                 shutil.rmtree(self.cache / "kernels", ignore_errors=True)
             return [BLADE, "generate", MODEL, "-p", "the quick brown", "-n", 6, "--cache", self.cache]
 
@@ -316,6 +315,16 @@ class Start(PackCase):
     def test_timing_of_bench(self):
         done = self.run_it(BLADE, "bench", MODEL, "--prompt", 4, "--decode", 2, "--batch", 1, "--timing", "--cache", self.cache)
         self.assertIn("ready", self.phases(done.stderr))
+
+    def test_timing_of_serve(self):
+        command = [BLADE, "serve", MODEL, "--port", 0, "--timing", "--log-level", "error", "--cache", self.cache]
+        running = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env=self.environment)
+        self.assertIn("serving", running.stdout.readline())
+        running.send_signal(signal.SIGTERM)
+        times = self.phases(running.communicate(timeout=60)[1])
+        self.assertEqual(running.returncode, 0)
+        self.assertEqual(list(times)[-3:], ["engine", "listen", "ready"])
 
     def test_generate_without_a_checkpoint(self):
         args = ["generate", "--config", CONFIG, "-p", "ab", "-n", 3, "--ignore-eos", "--cache", self.cache]
