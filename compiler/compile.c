@@ -127,8 +127,8 @@ json_t *compile_facts(const Checkpoint *c, const BladegenRequest *r)
     json_t *tensors = json_object();
     for (size_t i = 0; i < ckpt_count(c); i++)
         json_object_set_new(tensors, ckpt_at(c, i)->name, describe_tensor(ckpt_at(c, i)));
-    return json_pack("{s:O, s:o, s:s, s:b}", "config", ckpt_config(c), "tensors", tensors, "weights", r->weights, "random",
-                     ckpt_count(c) == 0);
+    return json_pack("{s:O, s:o, s:s, s:b}", "config", ckpt_config(c), "tensors", tensors, "weights", r->weights,
+                     "random", ckpt_count(c) == 0);
 }
 
 typedef struct Built { /* the part of the pack for one target */

@@ -1,7 +1,7 @@
 /* cmd_generate.c - `blade generate`: continues one or many prompts, all in one batch, and prints them in order.
  *
- * In text mode the first unfinished prompt is printed as its tokens arrive; later ones are kept until their turn. Without
- * a tokenizer (--config) the bytes of a text are its tokens, and ids are printed for tokens. */
+ * In text mode the first unfinished prompt is printed as its tokens arrive; later ones are kept until their turn.
+ * Without a tokenizer (--config) the bytes of a text are its tokens, and ids are printed for tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

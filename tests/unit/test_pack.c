@@ -48,7 +48,8 @@ static void packs_round_trip(void **state)
 
 static const PackPart parts[] = {
     {.target = "aarch64", .numerics = 1, .plan = "{}", .plan_len = 2, .code = (const uint8_t *)"arm", .code_len = 3},
-    {.target = "x86-64", .numerics = 2, .plan = "{\"a\": 1}", .plan_len = 8, .code = (const uint8_t *)"x86 code", .code_len = 8},
+    {.target = "x86-64", .numerics = 2, .plan = "{\"a\": 1}", .plan_len = 8, .code = (const uint8_t *)"x86 code",
+     .code_len = 8},
 };
 
 static void packs_hold_several_targets(void **state)
