@@ -131,7 +131,7 @@ static int drop(Contest *x, double limit)
     double best = best_score(x), worst;
     int left = 0;
     for (int i = 1; i < x->c->candidates_count; i++) {
-        if (x->alive[i] && score(x, i, &worst) > best * limit)
+        if (x->alive[i] && !x->o->keep && score(x, i, &worst) > best * limit)
             x->alive[i] = false;
         left += x->alive[i];
     }

@@ -45,6 +45,7 @@ typedef struct CaseResult {
 typedef struct MeasureOptions {
     double seconds; /* for this case; what was found by then counts */
     const volatile sig_atomic_t *stop;
+    bool keep; /* measure all to the end, whoever is behind: for comparisons */
 } MeasureOptions;
 
 /* False when it was stopped or memory is short; err is "" when stopped. */

@@ -79,9 +79,9 @@ static bool list_cases(const Session *s, int *list, int *count, int *done, Err *
     return true;
 }
 
-static bool measure(const Session *s, Candidates *c, double seconds, CaseResult *result, Err *err)
+static bool measure(const Session *s, Candidates *c, double seconds, bool keep, CaseResult *result, Err *err)
 {
-    MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop};
+    MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop, .keep = keep};
     Device *d = device_host_open(s->threads, false, err);
     bool ok = d && d->ops->load_code(d, c->pack->plan, (const uint8_t *)c->raw.code, err) &&
               measure_case(d, c->pack, &c->pack->cases[0], &m, result, err);
@@ -127,7 +127,7 @@ static bool tune_case(Session *s, int index, int number, int total, double end, 
     if (!library_build(&s->library, s->tuner, &index, 1, &c, err))
         return false;
     progress("measuring", number, total, name);
-    bool ok = measure(s, &c, MAX(seconds - (now_seconds() - begin), 0.5), &result, err) &&
+    bool ok = measure(s, &c, MAX(seconds - (now_seconds() - begin), 0.5), false, &result, err) &&
               store(s, &c.pack->cases[0], c.raw.target, &result, err);
     progress_end();
     if (ok) {
@@ -140,7 +140,7 @@ static bool tune_case(Session *s, int index, int number, int total, double end, 
 
 static bool tune_all(Session *s, const int *list, int count, Err *err)
 {
-    double begin = now_seconds(), end = begin + s->o->seconds;
+    double begin = now_seconds(), end = begin + 0.95 * s->o->seconds; /* the last case may take longer than its share */
     Tally tally = {0};
     int i = 0;
     bool ok = true;
@@ -215,7 +215,7 @@ static bool compare_all(Session *s, Err *err)
             return false;
         const Case *k = &c.pack->cases[0];
         if (k->candidates_count > 1) {
-            ok = measure(s, &c, 20, &r, err);
+            ok = measure(s, &c, 20, true, &r, err);
             if (ok && r.candidates[1].verdict == VERDICT_REJECTED)
                 ok = err_set(err, "the stored settings of %s %s are rejected: %s", k->operator, k->parameters,
                              r.candidates[1].why);
