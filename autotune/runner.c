@@ -8,7 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_COPIES = 64, SLACK = 256 /* bytes behind an argument that must stay as they are */, TRIES = 4 };
+enum { MOST_COPIES = 64, SLACK = 256 /* bytes behind an argument that must stay as they are */, TRIES = 4,
+       LIMIT_PIECES = 16 };
 
 static const double sample_seconds = 400e-6, limit_seconds = 0.03;
 static const int64_t smallest_cache = 16 << 20;
@@ -292,14 +293,17 @@ static const PlanLimit *find_limit(const Plan *p, const char *name)
     return NULL;
 }
 
-/* Best of several runs of `rows` blocks, in rows a second; more of them while the process is being interrupted. */
-static double limit_rate(Runner *r, const PlanLimit *l, void *const *buffers, int64_t rows)
+/* Best of several runs of `rows` blocks, in rows a second; more of them while the process is being interrupted. Runs
+ * that read take one piece of the source after the other. */
+static double limit_rate(Runner *r, const PlanLimit *l, void **buffers, int64_t rows)
 {
     int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
+    char *source = buffers[0];
     int w = r->c->workloads_count - 1; /* by the clock that its samples were taken by */
     double best = 0, begin = now_seconds(), spent = 0;
-    for (int clean = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds;) {
+    for (int clean = 0, turn = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds; turn++) {
         long before = interruptions();
+        buffers[0] = source + turn % LIMIT_PIECES * rows * l->bytes_per_block;
         double t = clock_of(r, w);
         r->device->ops->launch(r->device, l->kernel, buffers, sizes, rows);
         r->device->ops->sync(r->device);
@@ -315,10 +319,10 @@ double runner_limit(Runner *r, const char *name)
     const PlanLimit *l = find_limit(r->pack->plan, name);
     if (!l)
         return 0;
-    int64_t rows = l->bytes_per_block ? MAX(2 * last_cache() / l->bytes_per_block, 1) : 64, input = 0;
+    int64_t rows = l->bytes_per_block ? MAX(2 * last_cache() / l->bytes_per_block / LIMIT_PIECES, 1) : 64, input = 0;
     for (int i = 0; i < l->inputs; i++)
         input += plan_room(l->input_bytes[i]);
-    input = MAX(input, rows * l->bytes_per_block);
+    input = MAX(input, LIMIT_PIECES * rows * l->bytes_per_block);
     size_t held = r->blocks.len;
     char *in = take(r, input, NULL), *out = in ? take(r, rows * l->output_bytes, NULL) : NULL;
     double rate = 0;

@@ -107,7 +107,7 @@ static void print_table(const Rows *rows)
 
 /* ---- drawing ---------------------------------------------------------------------------------------------------- */
 
-enum { LABEL = 560, PLOT = 420, ROW = 22, TOP = 64, MARGIN = 16 };
+enum { PLOT = 420, ROW = 22, TOP = 64, MARGIN = 16 };
 
 static void put_xml(Buf *out, const char *text)
 {
@@ -123,23 +123,30 @@ static void put_xml(Buf *out, const char *text)
     }
 }
 
-/* Bars of the share of the limit: the default's in grey, the tuned one's in front; the gain as a number behind it. */
-static void draw_row(Buf *out, Arena *a, const Record *r, int y)
+static const char *row_name(Arena *a, const Record *r)
 {
-    double tuned = MIN(MAX(r->share, 0), 1), before = r->gain > 0 ? tuned / r->gain : tuned;
-    buf_printf(out, "<text x='%d' y='%d' text-anchor='end'>", MARGIN + LABEL - 8, y + 14);
-    put_xml(out, arena_printf(a, "%s %s, %s", r->operator, r->parameters, bucket_text(a, r->bucket)));
+    return arena_printf(a, "%s %s, %s", r->operator, r->parameters, bucket_text(a, r->bucket));
+}
+
+/* Bars of the share of the limit: the default's in grey, the tuned one's in front; the gain as a number behind it. */
+static void draw_row(Buf *out, Arena *a, const Record *r, int label, int y)
+{
+    double tuned = MIN(MAX(r->share, 0), 1), before = r->gain > 0 ? MIN(MAX(r->share, 0) / r->gain, 1) : tuned;
+    buf_printf(out, "<text x='%d' y='%d' text-anchor='end'>", MARGIN + label - 8, y + 14);
+    put_xml(out, row_name(a, r));
     buf_printf(out, "</text><rect x='%d' y='%d' width='%.1f' height='14' fill='#2a78b8'/>"
                "<rect x='%d' y='%d' width='%.1f' height='6' fill='#b9c0c7'/>",
-               MARGIN + LABEL, y + 3, PLOT * tuned, MARGIN + LABEL, y + 7, PLOT * before);
-    buf_printf(out, "<text x='%.1f' y='%d'>%.0f %%%s</text>\n", MARGIN + LABEL + PLOT * tuned + 6, y + 14,
+               MARGIN + label, y + 3, PLOT * tuned, MARGIN + label, y + 7, PLOT * before);
+    buf_printf(out, "<text x='%.1f' y='%d'>%.0f %%%s</text>\n", MARGIN + label + PLOT * tuned + 6, y + 14,
                100 * r->share, r->gain > 1.0005 ? arena_printf(a, ", %.2f x", r->gain) : "");
 }
 
 static void draw(const Rows *rows, const char *device, Buf *out)
 {
-    int width = 2 * MARGIN + LABEL + PLOT + 110, height = TOP + ROW * (int)rows->list.len + 2 * MARGIN;
-    int bottom = height - MARGIN;
+    int label = 0, height = TOP + ROW * (int)rows->list.len + 2 * MARGIN, bottom = height - MARGIN;
+    for (size_t i = 0; i < rows->list.len; i++)
+        label = MAX(label, 20 + 13 * (int)strlen(row_name(rows->arena, &rows->list.at[i])) / 2);
+    int width = 2 * MARGIN + label + PLOT + 110;
     buf_printf(out, "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' viewBox='0 0 %d %d' "
                "font-family='sans-serif' font-size='12'>\n<rect width='100%%' height='100%%' fill='white'/>\n"
                "<text x='%d' y='26' font-size='16'>", width, height, width, height, MARGIN);
@@ -148,10 +155,10 @@ static void draw(const Rows *rows, const char *device, Buf *out)
                "default; the number behind is what tuning gained</text>\n", MARGIN);
     for (int i = 0; i <= 4; i++)
         buf_printf(out, "<line x1='%d' y1='%d' x2='%d' y2='%d' stroke='#ddd'/><text x='%d' y='%d' fill='#555' "
-                   "text-anchor='middle'>%d %%</text>\n", MARGIN + LABEL + PLOT * i / 4, TOP - 4,
-                   MARGIN + LABEL + PLOT * i / 4, bottom, MARGIN + LABEL + PLOT * i / 4, TOP - 8, 25 * i);
+                   "text-anchor='middle'>%d %%</text>\n", MARGIN + label + PLOT * i / 4, TOP - 4,
+                   MARGIN + label + PLOT * i / 4, bottom, MARGIN + label + PLOT * i / 4, TOP - 8, 25 * i);
     for (size_t i = 0; i < rows->list.len; i++)
-        draw_row(out, rows->arena, &rows->list.at[i], TOP + ROW * (int)i);
+        draw_row(out, rows->arena, &rows->list.at[i], label, TOP + ROW * (int)i);
     buf_puts(out, "</svg>\n");
 }
 
