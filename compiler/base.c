@@ -447,6 +447,17 @@ bool file_write_quick(const char *path, const void *data, size_t size, Err *err)
     return write_file(path, data, size, false, err);
 }
 
+void file_first_line(const char *path, char *line, int size)
+{
+    line[0] = 0;
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return;
+    if (!fgets(line, size, f))
+        line[0] = 0;
+    fclose(f);
+}
+
 bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;

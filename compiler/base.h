@@ -100,6 +100,8 @@ bool file_write_atomic(const char *path, const void *data, size_t size, Err *err
 /* The same without syncing and tidying, for files that are checked when read and can be made again. */
 bool file_write_quick(const char *path, const void *data, size_t size, Err *err);
 bool file_is_leftover(const char *name); /* named so by a process that is no more on this machine */
+/* The first line of a small file, of the kernel's above all; cut to fit, "" when it can't be read. */
+void file_first_line(const char *path, char *line, int size);
 bool file_exists(const char *path);
 bool dir_make(const char *path, Err *err); /* like mkdir -p */
 

@@ -574,7 +574,7 @@ ApiPrompted *call_add_prompt(ApiCall *c, TokenIds *ids)
     return p;
 }
 
-bool call_add_text(ApiCall *c, size_t i, ApiError *e)
+static bool add_text(ApiCall *c, size_t i, ApiError *e)
 {
     const ApiPrompt *from = &c->request.prompts.at[i];
     const Tokenizer *t = c->api->o.model.tokenizer;
@@ -591,4 +591,16 @@ bool call_add_text(ApiCall *c, size_t i, ApiError *e)
     else if (c->request.echo)
         tok_decode(t, p->ids.at, p->ids.len, !c->request.keep_special, &p->echo);
     return true;
+}
+
+void call_submit_texts(ApiCall *c)
+{
+    ApiError e = {0};
+    bool ok = true;
+    for (size_t i = 0; i < c->request.prompts.len && ok; i++)
+        ok = add_text(c, i, &e);
+    if (ok)
+        call_submit(c);
+    else
+        call_refuse(c, &e);
 }

@@ -135,15 +135,8 @@ static const ApiFormat completion_format = {
 
 void api_completion(void *context, HttpExchange *x)
 {
-    ApiError e = {0};
     ApiCall *c = call_new(context, x, API_COMPLETION, &completion_format);
     if (!c)
         return;
-    bool ok = true;
-    for (size_t i = 0; i < c->request.prompts.len && ok; i++)
-        ok = call_add_text(c, i, &e);
-    if (ok)
-        call_submit(c);
-    else
-        call_refuse(c, &e);
+    call_submit_texts(c);
 }

@@ -85,7 +85,6 @@ static const ApiFormat embedding_format = {
 
 void api_embedding(void *context, HttpExchange *x)
 {
-    ApiError e = {0};
     ApiCall *c = call_new(context, x, API_EMBEDDING, &embedding_format);
     if (!c)
         return;
@@ -95,11 +94,5 @@ void api_embedding(void *context, HttpExchange *x)
     c->request.stream = c->request.echo = false;
     if (c->request.pooling == POOLING_NONE)
         c->request.pooling = c->api->o.pooling;
-    bool ok = true;
-    for (size_t i = 0; i < c->request.prompts.len && ok; i++)
-        ok = call_add_text(c, i, &e);
-    if (ok)
-        call_submit(c);
-    else
-        call_refuse(c, &e);
+    call_submit_texts(c);
 }

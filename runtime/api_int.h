@@ -140,8 +140,8 @@ ApiCall *call_new(Api *a, HttpExchange *x, ApiKind kind, const ApiFormat *format
 bool call_encode(const ApiCall *c, const char *text, size_t len, TokenIds *ids, ApiError *e);
 /* Adds a prompt: `ids` are taken over, and cut as the request wishes. */
 ApiPrompted *call_add_prompt(ApiCall *c, TokenIds *ids);
-/* The same for element i of request.prompts, tokenized. False: refused. */
-bool call_add_text(ApiCall *c, size_t i, ApiError *e);
+/* Adds all of request.prompts, tokenized, and submits or refuses the call. */
+void call_submit_texts(ApiCall *c);
 /* Gives all prompts to the service; the answer comes when it comes. The caller lets go of the call. */
 void call_submit(ApiCall *c);
 /* Answers with an error instead. */

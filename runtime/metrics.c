@@ -123,25 +123,13 @@ static void put_label(const char *name, const char *value, Buf *out)
     buf_putc(out, '"');
 }
 
-/* The first line of a file in /proc; "" when it can't be read. */
-static void read_line(const char *path, char *line, int size)
-{
-    line[0] = 0;
-    FILE *f = fopen(path, "r");
-    if (!f)
-        return;
-    if (!fgets(line, size, f))
-        line[0] = 0;
-    fclose(f);
-}
-
 /* When this process began, from its age in /proc/self/stat: field 22, in ticks since the machine started. */
 static double process_start(void)
 {
     char stat[1024];
     struct timespec boot = {0};
     unsigned long long ticks;
-    read_line("/proc/self/stat", stat, sizeof stat);
+    file_first_line("/proc/self/stat", stat, sizeof stat);
     clock_gettime(CLOCK_BOOTTIME, &boot);
     const char *field = strrchr(stat, ')'); /* field 2 may hold blanks */
     for (int i = 2; field && i < 22; i++)
@@ -388,7 +376,7 @@ static void memory_bytes(double *virtual, double *resident)
 {
     char statm[256];
     double pages[2] = {0};
-    read_line("/proc/self/statm", statm, sizeof statm);
+    file_first_line("/proc/self/statm", statm, sizeof statm);
     sscanf(statm, "%lf %lf", &pages[0], &pages[1]);
     *virtual = pages[0] * (double)sysconf(_SC_PAGESIZE);
     *resident = pages[1] * (double)sysconf(_SC_PAGESIZE);

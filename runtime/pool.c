@@ -72,18 +72,6 @@ static inline void relax(void)
 
 /* ---- cores --------------------------------------------------------------------------------------------------- */
 
-/* First line of a small file of the kernel's; "" when it can't be read. */
-static void read_line(const char *path, char *line, int size)
-{
-    line[0] = 0;
-    FILE *f = fopen(path, "r");
-    if (!f)
-        return;
-    if (!fgets(line, size, f))
-        line[0] = 0;
-    fclose(f);
-}
-
 /* CPUs of the affinity mask, one a physical core; returns their number. */
 static int core_list(int cpus[MAX_THREADS])
 {
@@ -97,7 +85,7 @@ static int core_list(int cpus[MAX_THREADS])
             continue;
         char path[96], line[256];
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-        read_line(path, line, sizeof line);
+        file_first_line(path, line, sizeof line);
         if (line[0] && map_get(seen, line, strlen(line)))
             continue;
         map_put(seen, line, strlen(line), cpus);
@@ -112,11 +100,11 @@ static int cgroup_quota(void)
 {
     char line[64];
     long long quota = 0, period = 0;
-    read_line("/sys/fs/cgroup/cpu.max", line, sizeof line);
+    file_first_line("/sys/fs/cgroup/cpu.max", line, sizeof line);
     if (sscanf(line, "%lld %lld", &quota, &period) != 2) {
-        read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line);
+        file_first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line);
         quota = atoll(line);
-        read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", line, sizeof line);
+        file_first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", line, sizeof line);
         period = atoll(line);
     }
     if (quota <= 0 || period <= 0 || quota / period >= MAX_THREADS)
