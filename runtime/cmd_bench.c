@@ -12,6 +12,7 @@
 #define NAME "blade bench"
 
 static const size_t read_bytes = (size_t)5 << 28; /* 1.25 GB */
+enum { MOST_TOKENS = 1 << 24, MOST_SEQS = 65536 };   /* that may be asked for */
 
 typedef struct Bench {
     RunOptions run;
@@ -252,9 +253,10 @@ static json_t *answer(const Bench *b, Model *m, BenchLimits *l, const char *line
     char more;
     if (!strcmp(line, "limits"))
         return answer_limits(m, l);
-    if (sscanf(line, " prefill %lld %c", &first, &more) == 1 && first > 0)
+    if (sscanf(line, " prefill %lld %c", &first, &more) == 1 && 0 < first && first <= MOST_TOKENS)
         return answer_prefill(m, first, err);
-    if (sscanf(line, " decode %lld %lld %c", &first, &second, &more) == 2 && first > 0 && second > 0)
+    if (sscanf(line, " decode %lld %lld %c", &first, &second, &more) == 2 && 0 < first && first <= MOST_SEQS &&
+        0 < second && second <= MOST_TOKENS)
         return answer_decode(m, first, second, b->decode, err);
     err_set(err, "'%s' on standard input: expected 'limits', 'prefill TOKENS' or 'decode BATCH CONTEXT'", line);
     return NULL;
@@ -332,9 +334,9 @@ int cmd_bench(int argc, char **argv)
     Bench b = {.run = RUN_OPTIONS_DEFAULT, .prompt = 512, .decode = 32};
     const OptRow rows[] = {
         {"config", 0, OPT_STRING, &b.config, "FILE", "config.json of a model, whose weights are then random"},
-        {"prompt", 0, OPT_INT, &b.prompt, "N", "tokens of a prompt, and of the context (default 512)", 1, 1 << 24},
+        {"prompt", 0, OPT_INT, &b.prompt, "N", "tokens of a prompt, and of the context (default 512)", 1, MOST_TOKENS},
         {"decode", 0, OPT_INT, &b.decode, "N", "steps of decoding to take the median of (default 32)", 1, 1 << 20},
-        {"batch", 0, OPT_INTS, &b.batches, "N,N,...", "sequences at once (default 1,2,4,8,16,32)", 1, 65536},
+        {"batch", 0, OPT_INTS, &b.batches, "N,N,...", "sequences at once (default 1,2,4,8,16,32)", 1, MOST_SEQS},
         {"json", 0, OPT_FLAG, &b.json, NULL, "print a JSON object"},
         {"profile", 0, OPT_FLAG, &b.profile, NULL, "also print the time of every kernel"},
         {"stdin", 0, OPT_FLAG, &b.lines, NULL,
