@@ -157,7 +157,7 @@ static void print_json(const Bench *b, const Model *m, const BenchLimits *l, con
                              l->peak_rate, "results", results));
 }
 
-/* ---- where the time goes ------------------------------------------------------------------------------------------ */
+/* ---- where the time goes ----------------------------------------------------------------------------------------- */
 
 typedef struct Share {
     const char *kernel;
@@ -208,7 +208,7 @@ static bool profile(const Bench *b, Model *m, Err *err)
     return ok;
 }
 
-/* ---- measurements asked for on standard input --------------------------------------------------------------------- */
+/* ---- measurements asked for on standard input -------------------------------------------------------------------- */
 
 /* Seconds by kernel, those that took any. */
 static json_t *json_kernels(const Model *m, const double *seconds)
