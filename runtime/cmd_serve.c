@@ -124,18 +124,12 @@ static void close_engine(void *context)
     s->session.model = NULL;
 }
 
-/* What results depend on besides the request: the checkpoint, how its weights are rounded, the code's target. */
-static bool set_fingerprint(Serve *s, Err *err)
+/* What results depend on besides the request: the checkpoint, the formats of weights and KV cache, the code's target. */
+static void set_fingerprint(Serve *s)
 {
-    Checkpoint *c = ckpt_open(s->session.dir, err);
-    if (!c)
-        return false;
-    uint64_t hash = ckpt_fingerprint(c);
-    ckpt_close(c);
-    hash = hash_str(hash, s->run.weights ? s->run.weights : "auto");
-    hash = hash_str(hash, model_target(s->session.model));
+    const Model *m = s->session.model;
+    uint64_t hash = hash_str(hash_str(model_fingerprint(m), model_plan(m)->weights), model_target(m));
     snprintf(s->fingerprint, sizeof s->fingerprint, "fp_%012" PRIx64, hash >> 16);
-    return true;
 }
 
 static bool load_chat(Serve *s, Err *err)
@@ -210,7 +204,9 @@ static bool start_service(Serve *s, Err *err)
         .max_queued_tokens = s->flags.max_queued_tokens,
         .max_queue_time = s->flags.max_queue_time,
     }, err);
-    return s->service && set_fingerprint(s, err);
+    if (s->service)
+        set_fingerprint(s);
+    return s->service != NULL;
 }
 
 static bool start_api(Serve *s, ApiOptions *o, Err *err)

@@ -269,6 +269,7 @@ const ModelLimits *model_limits(const Model *m) { return &m->limits; }
 const PlanMemory *model_memory(const Model *m) { return &m->memory; }
 int model_threads(const Model *m) { return m->threads; }
 const char *model_target(const Model *m) { return m->pack.header.target; }
+uint64_t model_fingerprint(const Model *m) { return m->pack.header.fingerprint; }
 const char *model_warning(const Model *m) { return m->warning.len ? m->warning.data : NULL; }
 void *model_io(Model *m, PlanIo io) { return m->io[0][io]; }
 void *model_input(Model *m, int set, PlanIo io) { return m->io[set][io]; }

@@ -65,6 +65,7 @@ const ModelLimits *model_limits(const Model *m);
 const PlanMemory *model_memory(const Model *m);
 int model_threads(const Model *m);
 const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
+uint64_t model_fingerprint(const Model *m); /* of the checkpoint */
 const char *model_warning(const Model *m); /* something the user should know after loading; NULL when nothing */
 
 /* The array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the pack gives no

@@ -11,19 +11,6 @@
 
 static char dir[64];
 
-static void write_file(const char *name, const char *text)
-{
-    char path[256];
-    Err err = {0};
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    char *slash = strrchr(path, '/');
-    *slash = 0;
-    assert_true(dir_make(path, &err));
-    *slash = '/';
-    if (!file_write_atomic(path, text, strlen(text), &err))
-        fail_msg("%s", err.text);
-}
-
 static uint64_t signature(void)
 {
     char generator[96];
@@ -34,10 +21,10 @@ static uint64_t signature(void)
 static void changes_are_noticed(void **state)
 {
     (void)state;
-    write_file("compiler/lua/lib.lua", "lib");
-    write_file("templates/matmul.lua", "a");
-    write_file("schedules/host/matmul.lua", "b");
-    write_file("libbladegen.so", "ELF");
+    test_write(dir, "compiler/lua/lib.lua", "lib");
+    test_write(dir, "templates/matmul.lua", "a");
+    test_write(dir, "schedules/host/matmul.lua", "b");
+    test_write(dir, "libbladegen.so", "ELF");
     uint64_t seen[8];
     int n = 0;
     seen[n++] = signature();
@@ -50,7 +37,7 @@ static void changes_are_noticed(void **state)
         {"libbladegen.so", "ELF 2"},
     };
     for (size_t i = 0; i < COUNT(steps); i++) {
-        write_file(steps[i][0], steps[i][1]);
+        test_write(dir, steps[i][0], steps[i][1]);
         seen[n] = signature();
         for (int k = 0; k < n; k++)
             if (seen[n] == seen[k])
@@ -63,9 +50,9 @@ static void other_files_do_not_matter(void **state)
 {
     (void)state;
     uint64_t before = signature();
-    write_file("templates/notes.txt", "text");
-    write_file("templates/.hidden.lua", "editor");
-    write_file("tests/x.lua", "not a source");
+    test_write(dir, "templates/notes.txt", "text");
+    test_write(dir, "templates/.hidden.lua", "editor");
+    test_write(dir, "tests/x.lua", "not a source");
     assert_int_equal(signature(), before);
     assert_true(source_signature("/no/such/folder", NULL) != 0);
 }
@@ -77,8 +64,8 @@ static void sources_are_found_beside_the_generator(void **state)
     snprintf(generator, sizeof generator, "%s/lib/libbladegen.so", dir);
     source_folder(generator, found, sizeof found);
     assert_string_equal(found, SOURCE_DIR);
-    write_file("share/blade/templates/x.lua", "");
-    write_file("lib/libbladegen.so", "");
+    test_write(dir, "share/blade/templates/x.lua", "");
+    test_write(dir, "lib/libbladegen.so", "");
     source_folder(generator, found, sizeof found);
     snprintf(expected, sizeof expected, "%s/lib/../share/blade", dir);
     assert_string_equal(found, expected);

@@ -13,19 +13,6 @@
 
 static char dir[64];
 
-static void write_file(const char *name, const char *text)
-{
-    char path[512];
-    Err err = {0};
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    char *slash = strrchr(path, '/');
-    *slash = 0;
-    assert_true(dir_make(path, &err));
-    *slash = '/';
-    if (!file_write_atomic(path, text, strlen(text), &err))
-        fail_msg("%s", err.text);
-}
-
 /* ---- files ------------------------------------------------------------------------------------------------------ */
 
 static void names_of_devices(void **state)
@@ -47,9 +34,9 @@ static void both_files_are_read(void **state)
 {
     (void)state;
     Buf warnings = {0};
-    write_file("autotune/results/dev-1c.json", "{\"format\": 1, \"device\": \"dev-1c\", \"entries\": [" ENTRY("a", ", \"date\": \"x\"")
+    test_write(dir, "autotune/results/dev-1c.json", "{\"format\": 1, \"device\": \"dev-1c\", \"entries\": [" ENTRY("a", ", \"date\": \"x\"")
                "," ENTRY("b", "") "]}");
-    write_file("user/blade/tuned/dev-1c.json", "{\"format\": 1, \"device\": \"dev-1c\", \"entries\": [" ENTRY("a", "") "]}");
+    test_write(dir, "user/blade/tuned/dev-1c.json", "{\"format\": 1, \"device\": \"dev-1c\", \"entries\": [" ENTRY("a", "") "]}");
     json_t *list = tuned_read(dir, "dev-1c", "a", &warnings);
     assert_int_equal(json_array_size(list), 2);
     assert_int_equal(warnings.len, 0);
@@ -78,7 +65,7 @@ static void bad_files_are_left_out_with_a_warning(void **state)
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         Buf warnings = {0};
-        write_file("autotune/results/bad-1c.json", cases[i].text);
+        test_write(dir, "autotune/results/bad-1c.json", cases[i].text);
         json_t *list = tuned_read(dir, "bad-1c", "a", &warnings);
         assert_int_equal(json_array_size(list), 0);
         if (!warnings.data || !strstr(warnings.data, cases[i].message))
@@ -96,11 +83,11 @@ static void a_change_of_either_file_changes_the_signature(void **state)
     snprintf(shipped, sizeof shipped, "autotune/results/%s.json", device);
     snprintf(own, sizeof own, "user/blade/tuned/%s.json", device);
     uint64_t seen[4] = {source_signature(dir, NULL)}, plain = generator_signature(dir, NULL);
-    write_file(shipped, "1");
+    test_write(dir, shipped, "1");
     seen[1] = source_signature(dir, NULL);
-    write_file(own, "1");
+    test_write(dir, own, "1");
     seen[2] = source_signature(dir, NULL);
-    write_file(own, "2");
+    test_write(dir, own, "2");
     seen[3] = source_signature(dir, NULL);
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < i; k++)
