@@ -88,7 +88,7 @@ static bool run_compiled(void *context, const Kernel *k, void **buffers, const i
     if (n >= t->objects.len || !t->objects.at[n].code.len)
         return verify_run((void *)t->target, k, buffers, sizes, err);
     const CompiledKernel *o = &t->objects.at[n];
-    return verify_object(k, o->code.data, o->code.len, o->scratch, buffers, sizes, err);
+    return verify_object(k, t->target, o->code.data, o->code.len, &o->info, buffers, sizes, err);
 }
 
 /* ---- the interface ---------------------------------------------------------------------------------------------- */

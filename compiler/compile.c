@@ -100,8 +100,10 @@ json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_
             continue;
         while (code->len % 64)
             buf_putc(code, 0);
-        json_array_set_new(list, which[i], json_pack("{s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
-                                                     (json_int_t)o->code.len, "scratch", (json_int_t)o->scratch));
+        json_array_set_new(list, which[i], json_pack("{s:I, s:I, s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
+                                                     (json_int_t)o->code.len, "scratch", (json_int_t)o->info.scratch,
+                                                     "threads", (json_int_t)o->info.threads,
+                                                     "shared", (json_int_t)o->info.shared));
         buf_put(code, o->code.data, o->code.len);
     }
     return list;

@@ -8,7 +8,7 @@
 
 typedef struct CompiledKernel {
     Buf code; /* an object file; empty until compiled */
-    int64_t scratch;
+    KernelInfo info;
 } CompiledKernel;
 
 /* Compiles the kernels numbered which[0..count) into objects[which[i]], in parallel; those that are there stay. The
@@ -16,7 +16,7 @@ typedef struct CompiledKernel {
 bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
                      CompiledKernel *objects, Err *err);
 
-/* Appends the objects of `which`, each at a multiple of 64, and returns [{offset, size, scratch}] by kernel number, as
+/* Appends the objects of `which`, each at a multiple of 64, and returns [{offset, size, scratch, threads, shared}] by kernel number, as
  * plan_json wants it. */
 json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_t count, Buf *code);
 

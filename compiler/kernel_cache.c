@@ -13,7 +13,7 @@
 
 #include "pack.h"
 
-enum { PATH_BYTES = 4096, SCRATCH_BYTES = 8, KEEP_SECONDS = 90 * 86400 };
+enum { PATH_BYTES = 4096, INFO_BYTES = sizeof(KernelInfo), KEEP_SECONDS = 90 * 86400 };
 
 /* Size and time of the file that this code was loaded from: libbladegen.so, or the bladegen command. */
 static void put_build(Buf *key)
@@ -53,16 +53,16 @@ static void put_key(Buf *key, const Kernel *k, const Target *t)
     put_ir(key, k);
 }
 
-/* The code of the file with the scratch bytes in front; true when it was made from this very key. */
+/* The code of the file with the KernelInfo in front; true when it was made from this very key. */
 static bool look_up(const char *path, const Buf *key, CompiledKernel *out)
 {
     Pack p;
     if (!pack_open(path, &p, NULL))
         return false;
-    bool same = p.plan_len == key->len && !memcmp(p.plan, key->data, key->len) && p.code_len > SCRATCH_BYTES;
+    bool same = p.plan_len == key->len && !memcmp(p.plan, key->data, key->len) && p.code_len > INFO_BYTES;
     if (same) {
-        memcpy(&out->scratch, p.code, SCRATCH_BYTES);
-        buf_put(&out->code, p.code + SCRATCH_BYTES, p.code_len - SCRATCH_BYTES);
+        memcpy(&out->info, p.code, INFO_BYTES);
+        buf_put(&out->code, p.code + INFO_BYTES, p.code_len - INFO_BYTES);
     }
     pack_close(&p);
     return same;
@@ -72,7 +72,7 @@ static bool look_up(const char *path, const Buf *key, CompiledKernel *out)
 static void keep(const char *path, const Target *t, const Buf *key, const CompiledKernel *k)
 {
     Buf code = {0}, file = {0};
-    buf_put(&code, &k->scratch, SCRATCH_BYTES);
+    buf_put(&code, &k->info, INFO_BYTES);
     buf_put(&code, k->code.data, k->code.len);
     PackPart part = {.plan = key->data, .plan_len = key->len, .code = (uint8_t *)code.data, .code_len = code.len};
     snprintf(part.target, sizeof part.target, "%s", t->name);
@@ -85,7 +85,7 @@ static void keep(const char *path, const Target *t, const Buf *key, const Compil
 bool kernel_cache_compile(const char *folder, const Kernel *k, const Target *t, CompiledKernel *out, Err *err)
 {
     if (!folder)
-        return llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->scratch, err);
+        return llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->info, err);
     Buf key = {0};
     char path[PATH_BYTES];
     put_key(&key, k, t);
@@ -94,7 +94,7 @@ bool kernel_cache_compile(const char *folder, const Kernel *k, const Target *t, 
     bool usable = n < (int)sizeof path, ok = usable && look_up(path, &key, out);
     if (ok)
         utimensat(AT_FDCWD, path, NULL, 0); /* it was used */
-    else if ((ok = llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->scratch, err)) && usable)
+    else if ((ok = llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->info, err)) && usable)
         keep(path, t, &key, out);
     buf_free(&key);
     return ok;

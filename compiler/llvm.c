@@ -77,13 +77,13 @@ static bool emit(LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind ki
 }
 
 static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind kind,
-                  Buf *out, int64_t *scratch_bytes, Err *err)
+                  Buf *out, KernelInfo *info, Err *err)
 {
     LLVMSetTarget(module, t->triple);
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
     LLVMSetModuleDataLayout(module, layout);
     LLVMDisposeTargetData(layout);
-    if (!t->lower(k, t, module, scratch_bytes, err))
+    if (!t->lower(k, t, module, info, err))
         return false;
     char *message = NULL;
     if (LLVMVerifyModule(module, LLVMReturnStatusAction, &message)) {
@@ -95,14 +95,14 @@ static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTa
     return optimise(module, machine, err) && emit(module, machine, kind, out, err);
 }
 
-bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, int64_t *scratch_bytes, Err *err)
+bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, KernelInfo *info, Err *err)
 {
     LLVMTargetMachineRef machine = machine_new(t, err);
     if (!machine)
         return false;
     LLVMContextRef context = LLVMContextCreate();
     LLVMModuleRef module = LLVMModuleCreateWithNameInContext(k->name, context);
-    bool ok = build(k, t, module, machine, kind, out, scratch_bytes, err);
+    bool ok = build(k, t, module, machine, kind, out, info, err);
     LLVMDisposeModule(module);
     LLVMContextDispose(context);
     LLVMDisposeTargetMachine(machine);

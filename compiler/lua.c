@@ -150,6 +150,17 @@ static void push_target(lua_State *L, const Target *t)
     lua_pushboolean(L, t->vnni), lua_setfield(L, -2, "vnni");
     lua_pushboolean(L, t->bf16_dot), lua_setfield(L, -2, "bf16_dot");
     lua_pushboolean(L, t->f16c), lua_setfield(L, -2, "f16c");
+    if (t->gpu) { /* target.gpu, nil on a CPU */
+        static const char *const units[] = {"mma", "mfma", "wmma"};
+        lua_newtable(L);
+        lua_pushboolean(L, t->gpu->nvidia), lua_setfield(L, -2, "nvidia");
+        lua_pushstring(L, units[t->gpu->matrix]), lua_setfield(L, -2, "matrix");
+        lua_pushinteger(L, t->gpu->wave), lua_setfield(L, -2, "wave");
+        lua_pushinteger(L, t->gpu->max_warps), lua_setfield(L, -2, "max_warps");
+        lua_pushinteger(L, t->gpu->shared), lua_setfield(L, -2, "shared");
+        lua_pushinteger(L, t->gpu->stages), lua_setfield(L, -2, "stages");
+        lua_setfield(L, -2, "gpu");
+    }
     lua_setglobal(L, "target");
 }
 

@@ -181,7 +181,7 @@ static int cmd_show(const Options *o)
     Generator *g = open_generator(o, &t);
     Err err = {0};
     Buf doc = {0}, text = {0};
-    int64_t scratch;
+    KernelInfo info;
     const Kernel *k = gen_show(g, o->positional[1], o->set, o->n_set, &doc, &err);
     if (!k)
         die("%s", err.text);
@@ -191,7 +191,7 @@ static int cmd_show(const Options *o)
         ir_print(k, &text);
     else if (strcmp(stage, "llvm") && strcmp(stage, "asm"))
         die("show: unknown stage '%s'; stages are spec, tile, llvm, asm", stage);
-    else if (!llvm_compile(k, t, !strcmp(stage, "asm") ? EMIT_ASM : EMIT_LLVM, &text, &scratch, &err))
+    else if (!llvm_compile(k, t, !strcmp(stage, "asm") ? EMIT_ASM : EMIT_LLVM, &text, &info, &err))
         die("%s", err.text);
     fwrite(text.data, 1, text.len, stdout);
     buf_free(&doc);

@@ -5,11 +5,38 @@
 #include "ir.h"
 #include <llvm-c/Types.h>
 
+/* What is known of a kernel besides its code. */
+typedef struct KernelInfo {
+    int64_t scratch; /* CPU: bytes of memory that a thread needs */
+    int threads;     /* GPU: of a block; 0 on a CPU */
+    int64_t shared;  /* GPU: bytes of on-chip memory of a block */
+} KernelInfo;
+
+/* Instructions that multiply matrices, by family; gemm.c of gpu/ knows their shapes. */
+typedef enum MatrixUnit {
+    MATRIX_MMA,  /* NVIDIA mma.sync m16n8k16 bf16, m16n8k32 s8 (sm_80 and up) */
+    MATRIX_MFMA, /* AMD 16x16x16 bf16_1k; s8 16x16x16, from gfx942 on 16x16x32 (CDNA, 64 threads a wave) */
+    MATRIX_WMMA, /* AMD 16x16x16 bf16 and iu8 (RDNA3, 32 threads a wave) */
+} MatrixUnit;
+
+typedef struct Gpu {
+    bool nvidia;
+    MatrixUnit matrix;
+    int wave;       /* threads of a warp */
+    int max_warps;  /* of a block */
+    int shared;     /* most bytes of on-chip memory that a block may have */
+    int stages;     /* pipelined loops: copies may run so many stages ahead; 1: staged through registers */
+    int k_bytes;    /* MFMA of 8-bit integers: bytes of K that a thread holds, 4 or 8 */
+    const char *header; /* NVIDIA, where LLVM 19 knows no such CPU: replaces the .target line; else NULL */
+} Gpu;
+
 typedef struct Target Target;
 struct Target {
     const char *name;     /* as users write it */
-    const char *family;   /* folder of schedules: "host" */
+    const char *family;   /* folder of schedules: "host", "gpu" */
     const char *triple, *cpu, *features; /* for LLVM */
+    const Gpu *gpu;       /* NULL for a CPU; then what follows counts */
+    bool simt;            /* a GPU's code, run by this CPU (simt/) */
     int vector_bits;      /* width of a vector register */
     int vector_registers;
     bool x86;             /* x86 intrinsics may be used */
@@ -17,19 +44,25 @@ struct Target {
     bool round;           /* rounding to whole numbers is an instruction */
     bool vnni;            /* vpdpbusd on 512 bits */
     bool bf16_dot;        /* vdpbf16ps on 512 bits */
-    /* Adds a function `kernel` to the module; *scratch_bytes is what one thread needs. */
-    bool (*lower)(const Kernel *k, const Target *t, LLVMModuleRef module, int64_t *scratch_bytes, Err *err);
+    /* Adds a function `kernel` to the module. */
+    bool (*lower)(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInfo *info, Err *err);
 };
 
 const Target *target_find(const char *name, Err *err); /* "host" means the best one this CPU runs */
 const Target *target_at(int i);                        /* NULL after the last */
 bool target_runs_here(const Target *t);
 
-/* host/lower.c */
-bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, int64_t *scratch_bytes, Err *err);
+/* host/lower.c: void kernel(void **buffers, int64 *sizes, int64 begin, int64 end, void *scratch), see pack.h. */
+bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInfo *info, Err *err);
+/* gpu/lower.c: void kernel(T *buffer0, ..., T *bufferN, const int64 *sizes), all of them in the device's memory, at
+ * multiples of 16 bytes but for tensors of a checkpoint. Launched as a line of blocks of info->threads threads; blocks beyond
+ * the grid that follows from the sizes return at once, so that a captured launch may have too many. */
+bool gpu_lower(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInfo *info, Err *err);
+const Target *gpu_target_at(int i); /* gpu/target.c; NULL after the last */
 
-/* llvm.c: verifies, optimises and emits. */
+/* llvm.c: verifies, optimises and emits. EMIT_OBJECT is what a pack holds: an ELF object for a CPU and for simt targets, PTX or a
+ * cubin for NVIDIA, a code object for AMD. */
 typedef enum EmitKind { EMIT_LLVM, EMIT_ASM, EMIT_OBJECT } EmitKind;
-bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, int64_t *scratch_bytes, Err *err);
+bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, KernelInfo *info, Err *err);
 
 #endif

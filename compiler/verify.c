@@ -30,16 +30,18 @@ int64_t kernel_blocks(const Kernel *k, const int64_t *sizes)
     return n;
 }
 
-bool verify_object(const Kernel *k, const void *object, size_t size, int64_t scratch_bytes, void **buffers,
-                   const int64_t *sizes, Err *err)
+bool verify_object(const Kernel *k, const Target *t, const void *object, size_t size, const KernelInfo *info,
+                   void **buffers, const int64_t *sizes, Err *err)
 {
+    if (t->gpu)
+        return err_set(err, "this machine can't run code for %s", t->name);
     ObjectSource source = {k->name, object, size, "kernel"};
     ObjectCode code;
     void *entry = NULL;
     if (!object_load(&source, 1, &entry, &code, err))
         return false;
-    void *scratch = aligned_alloc(64, (size_t)(scratch_bytes + 127) / 64 * 64);
-    memset(scratch, 0x7f, (size_t)(scratch_bytes + 127) / 64 * 64); /* whoever reads before writing sees 3e38 */
+    void *scratch = aligned_alloc(64, (size_t)(info->scratch + 127) / 64 * 64);
+    memset(scratch, 0x7f, (size_t)(info->scratch + 127) / 64 * 64); /* whoever reads before writing sees 3e38 */
     ((HostKernel *)(uintptr_t)entry)((void *const *)buffers, sizes, 0, kernel_blocks(k, sizes), scratch);
     free(scratch);
     object_unload(&code);
@@ -50,11 +52,11 @@ bool verify_run(void *context, const Kernel *k, void **buffers, const int64_t *s
 {
     const Target *t = context;
     Buf object = {0};
-    int64_t scratch_bytes = 0;
+    KernelInfo info = {0};
     if (!target_runs_here(t))
         return err_set(err, "this CPU does not run code for %s", t->name);
-    bool ok = llvm_compile(k, t, EMIT_OBJECT, &object, &scratch_bytes, err) &&
-              verify_object(k, object.data, object.len, scratch_bytes, buffers, sizes, err);
+    bool ok = llvm_compile(k, t, EMIT_OBJECT, &object, &info, err) &&
+              verify_object(k, t, object.data, object.len, &info, buffers, sizes, err);
     buf_free(&object);
     return ok;
 }

@@ -452,7 +452,7 @@ static void lower_body(Lower *l, V begin, V end)
     LLVMBuildRetVoid(l->b);
 }
 
-bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, int64_t *scratch_bytes, Err *err)
+bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInfo *info, Err *err)
 {
     LLVMContextRef ctx = LLVMGetModuleContext(module);
     Lower l = {.k = k, .t = t, .ctx = ctx, .module = module, .arena = arena_new(), .err = err,
@@ -474,7 +474,7 @@ bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, int64_t 
     lower_bases(&l, LLVMGetParam(l.fn, 0));
     lower_body(&l, LLVMGetParam(l.fn, 2), LLVMGetParam(l.fn, 3));
     LLVMBuildBr(l.entry, start);
-    *scratch_bytes = l.scratch_bytes;
+    *info = (KernelInfo){.scratch = l.scratch_bytes};
 
     LLVMDisposeBuilder(l.b);
     LLVMDisposeBuilder(l.entry);

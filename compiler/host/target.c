@@ -1,4 +1,4 @@
-/* target.c - the CPU targets: one row each, and which of them this machine runs. */
+/* target.c - the CPU targets: one row each; all targets by name, and which of them this machine runs. */
 #include "../target.h"
 #include "../cpu.h"
 
@@ -20,21 +20,27 @@ static const Target targets[] = {
 
 const Target *target_at(int i)
 {
-    return i >= 0 && i < (int)COUNT(targets) ? &targets[i] : NULL;
+    return i >= 0 && i < (int)COUNT(targets) ? &targets[i] : gpu_target_at(i - (int)COUNT(targets));
 }
 
 bool target_runs_here(const Target *t)
 {
-    return cpu_runs(t->name, NULL);
+    return t->gpu ? t->simt : cpu_runs(t->name, NULL);
 }
 
 const Target *target_find(const char *name, Err *err)
 {
     if (!strcmp(name, "host"))
         name = cpu_best();
-    for (size_t i = 0; i < COUNT(targets); i++)
-        if (!strcmp(targets[i].name, name))
-            return &targets[i];
-    err_set(err, "unknown target '%s'; known: host x86-64 x86-64-v3 x86-64-v4 x86-64-v4-bf16 aarch64", name);
-    return NULL;
+    Buf known = {0};
+    const Target *t;
+    for (int i = 0; (t = target_at(i)); i++) {
+        if (!strcmp(t->name, name))
+            break;
+        buf_printf(&known, " %s", t->name);
+    }
+    if (!t)
+        err_set(err, "unknown target '%s'; known: host%s", name, known.data);
+    buf_free(&known);
+    return t;
 }

@@ -119,7 +119,8 @@ local function kernel_entries(records, code)
   local list = as_list {}
   for i, record in ipairs(records) do
     local c = code[record.index + 1]
-    list[i] = { name = record.label, symbol = "kernel", offset = c.offset, size = c.size, scratch = c.scratch, grid = record.grid }
+    list[i] = { name = record.label, symbol = "kernel", offset = c.offset, size = c.size, scratch = c.scratch,
+                threads = c.threads > 0 and c.threads or nil, shared = c.threads > 0 and c.shared or nil, grid = record.grid }
   end
   return list
 end
