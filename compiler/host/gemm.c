@@ -17,7 +17,7 @@ typedef struct Atom {
 
 static V v_i32(Lower *l, int64_t c)
 {
-    return splat(l, i32_const(l, c), 16);
+    return splat(&l->code, i32_const(&l->code, c), 16);
 }
 
 static V float_vec(Lower *l, V x)
@@ -61,35 +61,35 @@ static V unpack_bf16(Lower *l, V line, int part)
 static V unpack_f16(Lower *l, V line, int part)
 {
     V half = LLVMBuildTrunc(l->b, shift_right(l, line, part * 16), vec_type(l->i16, 16), "");
-    return math_cast(l, half, DT_F16, DT_F32, 16);
+    return math_cast(&l->code, half, DT_F16, DT_F32, 16);
 }
 
 /* ---- dot products: acc + b . a for 16 columns, `a` the same 32 bits in every lane -------------------------------- */
 
 static V dot_f32(Lower *l, V acc, V b, V a)
 {
-    return math_fma(l, float_vec(l, a), float_vec(l, b), acc, 16);
+    return math_fma(&l->code, float_vec(l, a), float_vec(l, b), acc, 16);
 }
 
 static V dot_bf16_native(Lower *l, V acc, V b, V a)
 {
     LLVMTypeRef pairs = vec_type(LLVMBFloatTypeInContext(l->ctx), 32);
     V args[] = {acc, LLVMBuildBitCast(l->b, b, pairs, ""), LLVMBuildBitCast(l->b, a, pairs, "")};
-    return call(l, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, args, 3);
+    return call(&l->code, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, args, 3);
 }
 
 /* Without the instruction: two fused multiply-adds, low half first. */
 static V dot_bf16(Lower *l, V acc, V b, V a)
 {
     for (int part = 0; part < 2; part++)
-        acc = math_fma(l, float_vec(l, unpack_bf16(l, a, part)), float_vec(l, unpack_bf16(l, b, part)), acc, 16);
+        acc = math_fma(&l->code, float_vec(l, unpack_bf16(l, a, part)), float_vec(l, unpack_bf16(l, b, part)), acc, 16);
     return acc;
 }
 
 static V dot_bytes_native(Lower *l, V acc, V b, V a)
 {
     V args[] = {acc, b, a};
-    return call(l, "llvm.x86.avx512.vpdpbusd.512", NULL, 0, args, 3);
+    return call(&l->code, "llvm.x86.avx512.vpdpbusd.512", NULL, 0, args, 3);
 }
 
 /* Multiplies 16-bit lanes and adds neighbours: pmaddwd where there is one. */
@@ -117,19 +117,19 @@ static V multiply_add_pairs(Lower *l, V x, V y)
     for (int piece = 0; piece < pieces; piece++) {
         V at[32], args[2] = {x, y};
         for (int i = 0; i < n; i++)
-            at[i] = i32_const(l, piece * n + i);
+            at[i] = i32_const(&l->code, piece * n + i);
         for (int i = 0; i < 2; i++)
             args[i] = LLVMBuildShuffleVector(l->b, args[i], LLVMGetPoison(LLVMTypeOf(args[i])), LLVMConstVector(at, (unsigned)n), "");
-        V r = call(l, name, NULL, 0, args, 2);
+        V r = call(&l->code, name, NULL, 0, args, 2);
         V widen[16];
         for (int i = 0; i < 16; i++)
-            widen[i] = i < n / 2 ? i32_const(l, i) : LLVMGetPoison(l->i32);
+            widen[i] = i < n / 2 ? i32_const(&l->code, i) : LLVMGetPoison(l->i32);
         if (pieces == 1)
             return r;
         V wide = LLVMBuildShuffleVector(l->b, r, LLVMGetPoison(LLVMTypeOf(r)), LLVMConstVector(widen, 16), "");
         V pick[16];
         for (int i = 0; i < 16; i++)
-            pick[i] = i32_const(l, i / (n / 2) == piece ? 16 + i % (n / 2) : i);
+            pick[i] = i32_const(&l->code, i / (n / 2) == piece ? 16 + i % (n / 2) : i);
         out = out ? LLVMBuildShuffleVector(l->b, out, wide, LLVMConstVector(pick, 16), "") : wide;
     }
     return out;
@@ -139,7 +139,7 @@ static V multiply_add_pairs(Lower *l, V x, V y)
 static V dot_bytes(Lower *l, V acc, V b, V a)
 {
     LLVMTypeRef words = vec_type(l->i16, 32);
-    V eight = splat(l, LLVMConstInt(l->i16, 8, false), 32), low = splat(l, LLVMConstInt(l->i16, 255, false), 32);
+    V eight = splat(&l->code, LLVMConstInt(l->i16, 8, false), 32), low = splat(&l->code, LLVMConstInt(l->i16, 255, false), 32);
     V bw = LLVMBuildBitCast(l->b, b, words, ""), aw = LLVMBuildBitCast(l->b, a, words, "");
     V b_even = LLVMBuildAnd(l->b, bw, low, ""), b_odd = LLVMBuildLShr(l->b, bw, eight, "");
     V a_even = LLVMBuildAShr(l->b, LLVMBuildShl(l->b, aw, eight, ""), eight, ""), a_odd = LLVMBuildAShr(l->b, aw, eight, "");
@@ -196,17 +196,17 @@ static V byte_at(Lower *l, V base, V offset, int64_t plus);
 /* Into the second cache: what the next tile of columns will read. */
 static void gemm_prefetch(Lower *l, const Gemm *g, V line, int ahead)
 {
-    V offset = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)g->ahead * LINE_BYTES), "");
+    V offset = LLVMBuildNSWMul(l->b, line, i64_const(&l->code, (int64_t)g->ahead * LINE_BYTES), "");
     for (int n = 0; n < g->ahead; n++) {
         V p = byte_at(l, g->next, offset, ((int64_t)ahead * g->ahead + n) * LINE_BYTES);
-        call(l, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(l, 0), i32_const(l, 2), i32_const(l, 1)}, 4);
+        call(&l->code, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(&l->code, 0), i32_const(&l->code, 2), i32_const(&l->code, 1)}, 4);
     }
 }
 
 static V byte_at(Lower *l, V base, V offset, int64_t plus)
 {
     V p = LLVMBuildGEP2(l->b, l->i8, base, &offset, 1, "");
-    V c = i64_const(l, plus);
+    V c = i64_const(&l->code, plus);
     return plus ? LLVMBuildGEP2(l->b, l->i8, p, &c, 1, "") : p;
 }
 
@@ -215,8 +215,8 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
 {
     const Atom *at = g->atom;
     LLVMTypeRef vec = vec_type(l->i32, 16);
-    V a_off = LLVMBuildNSWMul(l->b, line, i64_const(l, (int64_t)at->parts * UNIT_BYTES), "");
-    V b_off = LLVMBuildNSWMul(l->b, line, i64_const(l, g->b_line), "");
+    V a_off = LLVMBuildNSWMul(l->b, line, i64_const(&l->code, (int64_t)at->parts * UNIT_BYTES), "");
+    V b_off = LLVMBuildNSWMul(l->b, line, i64_const(&l->code, g->b_line), "");
     V lines[16];
     if (g->next)
         gemm_prefetch(l, g, line, ahead);
@@ -233,7 +233,7 @@ static void gemm_line(Lower *l, const Gemm *g, V line, int ahead, V *sum)
             int64_t plus = r * g->a_stride + ((int64_t)ahead * at->parts + part) * UNIT_BYTES;
             V x = LLVMBuildLoad2(l->b, l->i32, byte_at(l, g->a, a_off, plus), "");
             LLVMSetAlignment(x, 1);
-            x = splat(l, x, 16);
+            x = splat(&l->code, x, 16);
             for (int n = 0; n < g->blocks; n++)
                 sum[r * g->blocks + n] = at->dot(l, sum[r * g->blocks + n], unpacked[n], x);
         }
@@ -263,22 +263,22 @@ static void gemm_loop(Lower *l, const Gemm *g, int64_t lines, int unroll, LLVMTy
         LLVMBasicBlockRef after = LLVMAppendBasicBlockInContext(l->ctx, l->fn, "k.end");
         LLVMBuildBr(l->b, body);
         LLVMPositionBuilderAtEnd(l->b, body);
-        V line = LLVMBuildPhi(l->b, l->i64, "line"), zero = i64_const(l, 0);
+        V line = LLVMBuildPhi(l->b, l->i64, "line"), zero = i64_const(&l->code, 0);
         LLVMAddIncoming(line, &zero, &from, 1);
         load_sums(l, g, type, sum);
         for (int u = 0; u < unroll; u++)
             gemm_line(l, g, line, u, sum);
         store_sums(l, g, sum);
-        V next = LLVMBuildNSWAdd(l->b, line, i64_const(l, unroll), "");
+        V next = LLVMBuildNSWAdd(l->b, line, i64_const(&l->code, unroll), "");
         LLVMAddIncoming(line, &next, &body, 1);
-        LLVMBuildCondBr(l->b, LLVMBuildICmp(l->b, LLVMIntSLT, next, i64_const(l, turns * unroll), ""), body, after);
+        LLVMBuildCondBr(l->b, LLVMBuildICmp(l->b, LLVMIntSLT, next, i64_const(&l->code, turns * unroll), ""), body, after);
         LLVMPositionBuilderAtEnd(l->b, after);
     } else
         turns = 0;
     if (lines > turns * unroll) {
         load_sums(l, g, type, sum);
         for (int64_t at = turns * unroll; at < lines; at++)
-            gemm_line(l, g, i64_const(l, at), 0, sum);
+            gemm_line(l, g, i64_const(&l->code, at), 0, sum);
         store_sums(l, g, sum);
     }
 }
@@ -289,7 +289,7 @@ static V panel_pointer(Lower *l, Ref view)
     const Ins *v = ir_at(l->k, view);
     int bits = dtype_bits(v->type.elem);
     V elements = element_offset(l, v, l->val[view].at[0], 0, 0);
-    V offset = LLVMBuildLShr(l->b, LLVMBuildNSWMul(l->b, elements, i64_const(l, bits), ""), i64_const(l, 3), "");
+    V offset = LLVMBuildLShr(l->b, LLVMBuildNSWMul(l->b, elements, i64_const(&l->code, bits), ""), i64_const(&l->code, 3), "");
     return byte_at(l, l->base[ir_at(l->k, v->arg[0])->integer], offset, 0);
 }
 
@@ -306,13 +306,13 @@ void lower_gemm(Lower *l, const Ins *i)
     g.b_line = (int64_t)g.in_panel * LINE_BYTES;
     g.b_panel = panel_elements(mb) * dtype_bits(mb->elem) / 8;
     V a_off = LLVMBuildNSWMul(l->b, element_offset(l, a, l->val[i->arg[1]].at[0], 0, 0),
-                              i64_const(l, dtype_bits(ma->elem) / 8), "");
+                              i64_const(&l->code, dtype_bits(ma->elem) / 8), "");
     g.a = LLVMBuildGEP2(l->b, l->i8, l->base[ir_at(l->k, a->arg[0])->integer], &a_off, 1, "");
     g.b = panel_pointer(l, i->arg[2]);
     if (i->nargs == 4) {
         g.next = panel_pointer(l, i->arg[3]);
         g.ahead = i->b;
     }
-    LLVMTypeRef type = vec_type(elem_type(l, atom->acc), 16);
+    LLVMTypeRef type = vec_type(elem_type(&l->code, atom->acc), 16);
     gemm_loop(l, &g, a->type.cols / mb->unit, MAX(i->a, 1), type);
 }

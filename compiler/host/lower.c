@@ -7,47 +7,6 @@
 
 #include <string.h>
 
-LLVMTypeRef elem_type(Lower *l, DType t)
-{
-    switch (t) {
-    case DT_F32: return l->f32;
-    case DT_F64: return l->f64;
-    case DT_PRED: return l->i1;
-    default: return LLVMIntTypeInContext(l->ctx, (unsigned)dtype_bits(t));
-    }
-}
-
-LLVMTypeRef vec_type(LLVMTypeRef elem, int n)
-{
-    return n == 1 ? elem : LLVMVectorType(elem, (unsigned)n);
-}
-
-V i32_const(Lower *l, int64_t v) { return LLVMConstInt(l->i32, (unsigned long long)v, true); }
-V i64_const(Lower *l, int64_t v) { return LLVMConstInt(l->i64, (unsigned long long)v, true); }
-
-V splat(Lower *l, V scalar, int n)
-{
-    if (n == 1)
-        return scalar;
-    if (LLVMIsConstant(scalar)) {
-        V all[64];
-        for (int i = 0; i < n; i++)
-            all[i] = scalar;
-        return LLVMConstVector(all, (unsigned)n);
-    }
-    LLVMTypeRef t = vec_type(LLVMTypeOf(scalar), n);
-    V one = LLVMBuildInsertElement(l->b, LLVMGetPoison(t), scalar, i32_const(l, 0), "");
-    return LLVMBuildShuffleVector(l->b, one, LLVMGetPoison(t), LLVMConstNull(vec_type(l->i32, n)), "");
-}
-
-V call(Lower *l, const char *intrinsic, LLVMTypeRef *overloads, int n_overloads, V *args, int n)
-{
-    unsigned id = LLVMLookupIntrinsicID(intrinsic, strlen(intrinsic));
-    V fn = LLVMGetIntrinsicDeclaration(l->module, id, overloads, (size_t)n_overloads);
-    LLVMTypeRef type = LLVMIntrinsicGetType(l->ctx, id, overloads, (size_t)n_overloads);
-    return LLVMBuildCall2(l->b, type, fn, args, (unsigned)n, "");
-}
-
 static V *new_value(Lower *l, Ref r, int count)
 {
     return l->val[r].at = arena_array(l->arena, V, MAX(count, 1));
@@ -65,8 +24,8 @@ V tile_vec(Lower *l, Ref r, int row, int vec, int n)
         vec = 0;
     V v = l->val[r].at[row * per_row + vec];
     if (i->op == OP_FRAG)
-        v = LLVMBuildLoad2(l->b, vec_type(elem_type(l, i->type.elem), lane), v, "");
-    return lane == 1 ? splat(l, v, n) : v;
+        v = LLVMBuildLoad2(l->b, vec_type(elem_type(&l->code, i->type.elem), lane), v, "");
+    return lane == 1 ? splat(&l->code, v, n) : v;
 }
 
 /* ---- elementwise and shape ------------------------------------------------------------------------------------ */
@@ -83,17 +42,17 @@ static void lower_elementwise(Lower *l, const Ins *i, Ref r)
                 x[a] = tile_vec(l, i->arg[a], row, v, n);
             V *to = &out[row * per_row + v];
             if (i->op == OP_CAST)
-                *to = math_cast(l, x[0], elem, i->type.elem, n);
+                *to = math_cast(&l->code, x[0], elem, i->type.elem, n);
             else if (i->op == OP_BITCAST)
-                *to = LLVMBuildBitCast(l->b, x[0], vec_type(elem_type(l, i->type.elem), n), "");
+                *to = LLVMBuildBitCast(l->b, x[0], vec_type(elem_type(&l->code, i->type.elem), n), "");
             else if (i->op == OP_FMA)
-                *to = math_fma(l, x[0], x[1], x[2], n);
+                *to = math_fma(&l->code, x[0], x[1], x[2], n);
             else if (i->op == OP_SELECT)
                 *to = LLVMBuildSelect(l->b, x[0], x[1], x[2], "");
             else if (i->nargs == 1)
-                *to = math_unary(l, i->op, x[0], n);
+                *to = math_unary(&l->code, i->op, x[0], n);
             else
-                *to = math_binary(l, i->op, elem, x[0], x[1], n);
+                *to = math_binary(&l->code, i->op, elem, x[0], x[1], n);
         }
 }
 
@@ -102,7 +61,7 @@ static V element(Lower *l, Ref tile, int row, int col)
     Type t = type_of(l->k, tile);
     int n = lanes(t.cols);
     V v = tile_vec(l, tile, row, col / n, n);
-    return n == 1 ? v : LLVMBuildExtractElement(l->b, v, i32_const(l, col % n), "");
+    return n == 1 ? v : LLVMBuildExtractElement(l->b, v, i32_const(&l->code, col % n), "");
 }
 
 static V from_elements(Lower *l, V *elements, int n)
@@ -111,7 +70,7 @@ static V from_elements(Lower *l, V *elements, int n)
         return elements[0];
     V v = LLVMGetPoison(vec_type(LLVMTypeOf(elements[0]), n));
     for (int i = 0; i < n; i++)
-        v = LLVMBuildInsertElement(l->b, v, elements[i], i32_const(l, i), "");
+        v = LLVMBuildInsertElement(l->b, v, elements[i], i32_const(&l->code, i), "");
     return v;
 }
 
@@ -179,8 +138,8 @@ static void lower_transpose(Lower *l, const Ins *i, Ref r)
                 continue;
             V low[16], high[16], a = out[row], b = out[row + s];
             for (int lane = 0; lane < 16; lane++) {
-                low[lane] = i32_const(l, lane & s ? 16 + lane - s : lane);
-                high[lane] = i32_const(l, lane & s ? 16 + lane : lane + s);
+                low[lane] = i32_const(&l->code, lane & s ? 16 + lane - s : lane);
+                high[lane] = i32_const(&l->code, lane & s ? 16 + lane : lane + s);
             }
             out[row] = LLVMBuildShuffleVector(l->b, a, b, LLVMConstVector(low, 16), "");
             out[row + s] = LLVMBuildShuffleVector(l->b, a, b, LLVMConstVector(high, 16), "");
@@ -189,7 +148,7 @@ static void lower_transpose(Lower *l, const Ins *i, Ref r)
 
 static V combine(Lower *l, ReduceKind kind, DType elem, V x, V y, int n)
 {
-    return math_binary(l, kind == REDUCE_ADD ? OP_ADD : kind == REDUCE_MAX ? OP_MAX : OP_MIN, elem, x, y, n);
+    return math_binary(&l->code, kind == REDUCE_ADD ? OP_ADD : kind == REDUCE_MAX ? OP_MAX : OP_MIN, elem, x, y, n);
 }
 
 /* Halves the vector until one lane is left: lane i meets lane i + n/2, then n/4, ... */
@@ -198,15 +157,15 @@ static V reduce_lanes(Lower *l, ReduceKind kind, DType elem, V v, int n)
     for (int half = n / 2; half; half /= 2) {
         V low[16], high[16];
         for (int i = 0; i < half; i++) {
-            low[i] = i32_const(l, i);
-            high[i] = i32_const(l, i + half);
+            low[i] = i32_const(&l->code, i);
+            high[i] = i32_const(&l->code, i + half);
         }
         V poison = LLVMGetPoison(LLVMTypeOf(v));
         V a = LLVMBuildShuffleVector(l->b, v, poison, LLVMConstVector(low, (unsigned)half), "");
         V b = LLVMBuildShuffleVector(l->b, v, poison, LLVMConstVector(high, (unsigned)half), "");
         v = combine(l, kind, elem, a, b, half);
     }
-    return n == 1 ? v : LLVMBuildExtractElement(l->b, v, i32_const(l, 0), "");
+    return n == 1 ? v : LLVMBuildExtractElement(l->b, v, i32_const(&l->code, 0), "");
 }
 
 static void lower_reduce(Lower *l, const Ins *i, Ref r)
@@ -243,14 +202,14 @@ static void lower_coordinates(Lower *l, const Ins *i, Ref r)
     V *out = new_value(l, r, tile_vectors(i->type));
     if (i->op == OP_ROW) {
         for (int row = 0; row < i->type.rows; row++)
-            out[row] = i32_const(l, row);
+            out[row] = i32_const(&l->code, row);
         return;
     }
     int n = lanes(i->type.cols);
     for (int v = 0; v < vectors(i->type.cols); v++) {
         V e[16];
         for (int c = 0; c < n; c++)
-            e[c] = i32_const(l, v * n + c);
+            e[c] = i32_const(&l->code, v * n + c);
         out[v] = n == 1 ? e[0] : LLVMConstVector(e, (unsigned)n);
     }
 }
@@ -260,7 +219,7 @@ static void lower_frag(Lower *l, const Ins *i, Ref r)
     int count = tile_vectors(i->type);
     V *out = new_value(l, r, count);
     for (int n = 0; n < count; n++)
-        out[n] = LLVMBuildAlloca(l->entry, vec_type(elem_type(l, i->type.elem), lanes(i->type.cols)), "");
+        out[n] = LLVMBuildAlloca(l->entry, vec_type(elem_type(&l->code, i->type.elem), lanes(i->type.cols)), "");
 }
 
 static void lower_set(Lower *l, const Ins *i)
@@ -295,7 +254,7 @@ static V counted_loop_open(Lower *l, V lo, V hi, Region *region)
 
 static void counted_loop_close(Lower *l, Region *region, int64_t step)
 {
-    V next = LLVMBuildNSWAdd(l->b, region->phi, i64_const(l, step), "");
+    V next = LLVMBuildNSWAdd(l->b, region->phi, i64_const(&l->code, step), "");
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(l->b);
     LLVMAddIncoming(region->phi, &next, &latch, 1);
     LLVMBuildBr(l->b, region->header);
@@ -336,18 +295,6 @@ static void lower_control(Lower *l, const Ins *i, Ref r)
     }
 }
 
-static V lower_const(Lower *l, const Ins *i)
-{
-    DType e = i->type.elem;
-    if (e == DT_F32 || e == DT_F64)
-        return LLVMConstReal(elem_type(l, e), i->number);
-    if (e == DT_BF16)
-        return LLVMConstInt(elem_type(l, e), f32_to_bf16((float)i->number), false);
-    if (e == DT_F16)
-        return LLVMConstInt(elem_type(l, e), f32_to_f16((float)i->number), false);
-    return LLVMConstInt(elem_type(l, e), (unsigned long long)i->integer, true);
-}
-
 static void lower_ins(Lower *l, Ref r)
 {
     const Ins *i = ir_at(l->k, r);
@@ -362,7 +309,7 @@ static void lower_ins(Lower *l, Ref r)
         break;
     }
     switch (i->op) {
-    case OP_CONST: new_value(l, r, 1)[0] = lower_const(l, i); break;
+    case OP_CONST: new_value(l, r, 1)[0] = elem_const(&l->code, i); break;
     case OP_SIZE: case OP_MEMORY: break; /* done in the frame */
     case OP_BLOCK: new_value(l, r, 1)[0] = l->block[i->integer]; break;
     case OP_FRAG: lower_frag(l, i, r); break;
@@ -386,7 +333,7 @@ static void lower_ins(Lower *l, Ref r)
 
 static V load_at(Lower *l, LLVMTypeRef type, V base, int64_t index)
 {
-    V at = i64_const(l, index);
+    V at = i64_const(&l->code, index);
     return LLVMBuildLoad2(l->entry, type, LLVMBuildGEP2(l->entry, type, base, &at, 1, ""), "");
 }
 
@@ -399,7 +346,7 @@ static void lower_bases(Lower *l, V buffers)
             l->base[m] = load_at(l, l->ptr, buffers, mem->index);
             continue;
         }
-        V at = i64_const(l, l->scratch_bytes);
+        V at = i64_const(&l->code, l->scratch_bytes);
         l->base[m] = LLVMBuildGEP2(l->entry, l->i8, l->scratch, &at, 1, "");
         l->scratch_bytes += (memory_bytes(mem, NULL) + 127) / 64 * 64;
     }
@@ -455,11 +402,8 @@ static void lower_body(Lower *l, V begin, V end)
 bool host_lower(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInfo *info, Err *err)
 {
     LLVMContextRef ctx = LLVMGetModuleContext(module);
-    Lower l = {.k = k, .t = t, .ctx = ctx, .module = module, .arena = arena_new(), .err = err,
-               .b = LLVMCreateBuilderInContext(ctx), .entry = LLVMCreateBuilderInContext(ctx),
-               .i1 = LLVMInt1TypeInContext(ctx), .i8 = LLVMInt8TypeInContext(ctx), .i16 = LLVMInt16TypeInContext(ctx),
-               .i32 = LLVMInt32TypeInContext(ctx), .i64 = LLVMInt64TypeInContext(ctx), .f32 = LLVMFloatTypeInContext(ctx),
-               .f64 = LLVMDoubleTypeInContext(ctx), .ptr = LLVMPointerTypeInContext(ctx, 0)};
+    Lower l = {.k = k, .code = code_new(t, module), .arena = arena_new(), .err = err,
+               .entry = LLVMCreateBuilderInContext(ctx)};
     LLVMTypeRef params[] = {l.ptr, l.ptr, l.i64, l.i64, l.ptr};
     l.fn = LLVMAddFunction(module, "kernel", LLVMFunctionType(LLVMVoidTypeInContext(ctx), params, COUNT(params), false));
     set_attributes(&l);

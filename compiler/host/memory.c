@@ -13,14 +13,14 @@ int64_t panel_elements(const Memory *m)
 
 static V mul(Lower *l, V x, int64_t by)
 {
-    return LLVMBuildNSWMul(l->b, x, i64_const(l, by), "");
+    return LLVMBuildNSWMul(l->b, x, i64_const(&l->code, by), "");
 }
 
 static V coordinate(Lower *l, const Ins *view, int d)
 {
     V v = tile_vec(l, view->arg[d + 1], 0, 0, 1);
     DType t = type_of(l->k, view->arg[d + 1]).elem;
-    return math_cast(l, v, t, DT_S64, 1);
+    return math_cast(&l->code, v, t, DT_S64, 1);
 }
 
 static const Memory *memory_of(Lower *l, const Ins *view)
@@ -36,8 +36,8 @@ static V base_of(Lower *l, const Ins *view)
 static V extent_value(Lower *l, Dim d)
 {
     if (d.size < 0)
-        return i64_const(l, d.n);
-    V at = i64_const(l, d.size);
+        return i64_const(&l->code, d.n);
+    V at = i64_const(&l->code, d.size);
     V size = LLVMBuildLoad2(l->b, l->i64, LLVMBuildGEP2(l->b, l->i64, l->sizes, &at, 1, ""), "");
     return d.n == 1 ? size : mul(l, size, d.n);
 }
@@ -46,7 +46,7 @@ static V extent_value(Lower *l, Dim d)
 static V lead_offset(Lower *l, const Ins *view, int count, int64_t inner)
 {
     const Memory *m = memory_of(l, view);
-    V offset = i64_const(l, 0);
+    V offset = i64_const(&l->code, 0);
     for (int d = 0; d < count; d++) {
         V c = coordinate(l, view, d);
         if (d)
@@ -72,16 +72,16 @@ V view_offset(Lower *l, const Ins *view)
 
 static V add_const(Lower *l, V x, int64_t c)
 {
-    return c ? LLVMBuildNSWAdd(l->b, x, i64_const(l, c), "") : x;
+    return c ? LLVMBuildNSWAdd(l->b, x, i64_const(&l->code, c), "") : x;
 }
 
 /* Element (k, n) of a panel: [n/wide][k/unit][n%wide][k%unit]. */
 static V panel_offset(Lower *l, const Memory *m, V k, V n)
 {
-    V block = mul(l, LLVMBuildUDiv(l->b, n, i64_const(l, m->wide), ""), panel_elements(m));
-    V line = mul(l, LLVMBuildUDiv(l->b, k, i64_const(l, m->unit), ""), (int64_t)m->wide * m->unit);
-    V col = mul(l, LLVMBuildURem(l->b, n, i64_const(l, m->wide), ""), m->unit);
-    V rest = LLVMBuildURem(l->b, k, i64_const(l, m->unit), "");
+    V block = mul(l, LLVMBuildUDiv(l->b, n, i64_const(&l->code, m->wide), ""), panel_elements(m));
+    V line = mul(l, LLVMBuildUDiv(l->b, k, i64_const(&l->code, m->unit), ""), (int64_t)m->wide * m->unit);
+    V col = mul(l, LLVMBuildURem(l->b, n, i64_const(&l->code, m->wide), ""), m->unit);
+    V rest = LLVMBuildURem(l->b, k, i64_const(&l->code, m->unit), "");
     return LLVMBuildNSWAdd(l->b, LLVMBuildNSWAdd(l->b, block, line, ""), LLVMBuildNSWAdd(l->b, col, rest, ""), "");
 }
 
@@ -99,7 +99,7 @@ V element_offset(Lower *l, const Ins *view, V corner, int r, int c)
 
 static V pointer(Lower *l, const Ins *view, V offset)
 {
-    return LLVMBuildGEP2(l->b, elem_type(l, memory_of(l, view)->elem), base_of(l, view), &offset, 1, "");
+    return LLVMBuildGEP2(l->b, elem_type(&l->code, memory_of(l, view)->elem), base_of(l, view), &offset, 1, "");
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
@@ -122,7 +122,7 @@ static Border border_of(Lower *l, const Ins *view)
 static V inside(Lower *l, const Ins *view, int dim, V coordinates, int n)
 {
     V extent = extent_value(l, memory_of(l, view)->dim[dim]);
-    return LLVMBuildICmp(l->b, LLVMIntSLT, coordinates, splat(l, extent, n), "");
+    return LLVMBuildICmp(l->b, LLVMIntSLT, coordinates, splat(&l->code, extent, n), "");
 }
 
 /* n predicates for lanes c.. of row r; NULL when all hold. */
@@ -132,13 +132,13 @@ static V mask_of(Lower *l, const Ins *view, const Border *b, int r, int c, int n
     if (b->cols) {
         V lane[16];
         for (int i = 0; i < n; i++)
-            lane[i] = i64_const(l, c + i);
+            lane[i] = i64_const(&l->code, c + i);
         V offsets = n == 1 ? lane[0] : LLVMConstVector(lane, (unsigned)n);
-        V at = LLVMBuildNSWAdd(l->b, splat(l, coordinate(l, view, b->col_dim), n), offsets, "");
+        V at = LLVMBuildNSWAdd(l->b, splat(&l->code, coordinate(l, view, b->col_dim), n), offsets, "");
         mask = inside(l, view, b->col_dim, at, n);
     }
     if (b->rows) {
-        V ok = splat(l, inside(l, view, b->row_dim, add_const(l, coordinate(l, view, b->row_dim), r), 1), n);
+        V ok = splat(&l->code, inside(l, view, b->row_dim, add_const(l, coordinate(l, view, b->row_dim), r), 1), n);
         mask = mask ? LLVMBuildAnd(l->b, mask, ok, "") : ok;
     }
     return mask;
@@ -149,7 +149,7 @@ static V mask_of(Lower *l, const Ins *view, const Border *b, int r, int c, int n
 /* Elements of tensors in a checkpoint may lie at any address, so nothing but scratch memory is assumed aligned. */
 static V load_vector(Lower *l, const Ins *view, V offset, int n, V mask)
 {
-    LLVMTypeRef type = vec_type(elem_type(l, memory_of(l, view)->elem), n);
+    LLVMTypeRef type = vec_type(elem_type(&l->code, memory_of(l, view)->elem), n);
     V p = pointer(l, view, offset);
     if (!mask) {
         V v = LLVMBuildLoad2(l->b, type, p, "");
@@ -163,7 +163,7 @@ static V load_vector(Lower *l, const Ins *view, V offset, int n, V mask)
         return LLVMBuildSelect(l->b, mask, v, LLVMConstNull(type), "");
     }
     LLVMTypeRef overloads[] = {type, l->ptr};
-    return call(l, "llvm.masked.load", overloads, 2, (V[]){p, i32_const(l, 1), mask, LLVMConstNull(type)}, 4);
+    return call(&l->code, "llvm.masked.load", overloads, 2, (V[]){p, i32_const(&l->code, 1), mask, LLVMConstNull(type)}, 4);
 }
 
 static void when_mask(Lower *l, V mask, LLVMBasicBlockRef *join)
@@ -198,7 +198,7 @@ static void store_vector(Lower *l, const Ins *view, V offset, V value, int n, V 
         return;
     }
     LLVMTypeRef overloads[] = {LLVMTypeOf(value), l->ptr};
-    call(l, "llvm.masked.store", overloads, 2, (V[]){value, p, i32_const(l, 1), mask}, 4);
+    call(&l->code, "llvm.masked.store", overloads, 2, (V[]){value, p, i32_const(&l->code, 1), mask}, 4);
 }
 
 static bool contiguous(Lower *l, const Ins *view)
@@ -208,19 +208,19 @@ static bool contiguous(Lower *l, const Ins *view)
 
 static V insert(Lower *l, V vector, V x, int lane, int n)
 {
-    return n == 1 ? x : LLVMBuildInsertElement(l->b, vector, x, i32_const(l, lane), "");
+    return n == 1 ? x : LLVMBuildInsertElement(l->b, vector, x, i32_const(&l->code, lane), "");
 }
 
 static V extract(Lower *l, V vector, int lane, int n)
 {
-    return n == 1 ? vector : LLVMBuildExtractElement(l->b, vector, i32_const(l, lane), "");
+    return n == 1 ? vector : LLVMBuildExtractElement(l->b, vector, i32_const(&l->code, lane), "");
 }
 
 static void lower_load(Lower *l, const Ins *view, V corner, V *out)
 {
     int n = lanes(view->type.cols), per_row = vectors(view->type.cols);
     Border b = border_of(l, view);
-    LLVMTypeRef type = vec_type(elem_type(l, view->type.elem), n);
+    LLVMTypeRef type = vec_type(elem_type(&l->code, view->type.elem), n);
     for (int r = 0; r < view->type.rows; r++)
         for (int v = 0; v < per_row; v++) {
             int c = v * n;
@@ -276,7 +276,7 @@ static void lower_indexed(Lower *l, const Ins *i, Ref r)
         for (int v = 0; v < per_row; v++) {
             V idx = tile_vec(l, i->arg[1], row, v, n);
             V value = i->op == OP_SCATTER ? tile_vec(l, i->arg[2], row, v, n)
-                                          : LLVMGetPoison(vec_type(elem_type(l, shape.elem), n));
+                                          : LLVMGetPoison(vec_type(elem_type(&l->code, shape.elem), n));
             for (int lane = 0; lane < n; lane++) {
                 V at = LLVMBuildSExt(l->b, extract(l, idx, lane, n), l->i64, "");
                 V offset = LLVMBuildNSWAdd(l->b, element_offset(l, view, corner, view->type.rows > 1 ? row : 0, 0), at, "");
@@ -299,7 +299,7 @@ static void lower_copy(Lower *l, const Ins *i)
     lower_load(l, from, l->val[i->arg[1]].at[0], source);
     for (int at = 0; at < count; at++) {
         V v = source[(from->type.rows == 1 ? 0 : at / per_row) * from_row + (from->type.cols == 1 ? 0 : at % per_row)];
-        x[at] = from->type.cols == 1 ? splat(l, v, lanes(to->type.cols)) : v;
+        x[at] = from->type.cols == 1 ? splat(&l->code, v, lanes(to->type.cols)) : v;
     }
     store_tile(l, to, l->val[i->arg[0]].at[0], x);
 }
@@ -315,7 +315,7 @@ static void lower_prefetch(Lower *l, const Ins *i)
 {
     const Ins *view = ir_at(l->k, i->arg[0]);
     V p = pointer(l, view, element_offset(l, view, l->val[i->arg[0]].at[0], 0, 0));
-    call(l, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(l, 0), i32_const(l, 3), i32_const(l, 1)}, 4);
+    call(&l->code, "llvm.prefetch", &l->ptr, 1, (V[]){p, i32_const(&l->code, 0), i32_const(&l->code, 3), i32_const(&l->code, 1)}, 4);
 }
 
 void lower_memory(Lower *l, const Ins *i, Ref r)
