@@ -181,8 +181,8 @@ static void launch(Runner *r, int w, int candidate, int copy)
 {
     int kernel = r->c->candidates[candidate].kernel;
     const int64_t *sizes = r->c->workloads[w].sizes;
-    r->device->ops->launch(r->device, kernel, r->address[w] + copy * r->c->args_count, sizes,
-                           plan_blocks(&r->pack->plan->kernels[kernel], sizes));
+    r->device->ops->launch(r->device, kernel, r->address[w] + copy * r->c->args_count, r->c->args_count,
+                           sizes, plan_blocks(&r->pack->plan->kernels[kernel], sizes));
 }
 
 static bool same_bytes(const CaseArg *a, const CaseWorkload *w, const uint8_t *got, const uint8_t *want, char *why,
@@ -206,7 +206,7 @@ bool runner_same_bits(Runner *r, int w, int candidate, char *why, size_t size)
         if (r->c->args[i].written)
             fill_arg(r, &r->c->args[i], r->address[w][i], (uint64_t)i + 1);
     launch(r, w, candidate, 0);
-    r->device->ops->sync(r->device);
+    r->device->ops->sync(r->device, NULL);
     for (int i = 0; i < r->c->args_count; i++) {
         size_t n = (size_t)r->c->args[i].bytes + SLACK;
         if (!r->c->args[i].written)
@@ -248,7 +248,7 @@ static double timed(Runner *r, int w, int candidate, int launches)
         launch(r, w, candidate, r->next);
         r->next = (r->next + 1) % r->copies;
     }
-    r->device->ops->sync(r->device);
+    r->device->ops->sync(r->device, NULL);
     return (clock_of(r, w) - start) / launches;
 }
 
@@ -305,8 +305,8 @@ static double limit_rate(Runner *r, const PlanLimit *l, void **buffers, int64_t 
         long before = interruptions();
         buffers[0] = source + turn % LIMIT_PIECES * rows * l->bytes_per_block;
         double t = clock_of(r, w);
-        r->device->ops->launch(r->device, l->kernel, buffers, sizes, rows);
-        r->device->ops->sync(r->device);
+        r->device->ops->launch(r->device, l->kernel, buffers, MAX(l->inputs, 1) + 1, sizes, rows);
+        r->device->ops->sync(r->device, NULL);
         best = MAX(best, (double)rows / (clock_of(r, w) - t));
         clean += interruptions() == before;
         spent = now_seconds() - begin;

@@ -26,10 +26,12 @@ int cmd_load(int argc, char **argv);
 
 typedef struct RunOptions {
     const char *weights, *kv, *pack, *cache; /* NULL: not said */
+    const char *device;    /* NULL: auto */
     int64_t threads, max_num_seqs, max_num_batched_tokens, max_model_len, kv_cache_memory;
     int64_t max_outputs;   /* rows of logits a step; set by commands, not by users */
     int64_t shuffle_pages, bucket;
     bool no_prefix_cache;
+    bool no_graphs;
     bool random_weights;   /* MODEL is a config.json; set by commands, as queue */
     bool queue;            /* the device runs a step while the next one is prepared; set by commands */
 } RunOptions;
@@ -42,6 +44,9 @@ typedef struct RunOptions {
      "auto (as stored), f32, bf16, f16, w8, w4 or w4a16:\nweights are rounded to it while loading"},                   \
     {"kv-cache-dtype", 0, OPT_STRING, &(o)->kv, "T",                                                                   \
      "of the KV cache: auto (what the model computes in),\nf32, f16, bf16 or int8 (half of bf16)"},                    \
+    {"device", 0, OPT_STRING, &(o)->device, "D",                                                                       \
+     "auto, host, cuda[:N] or hip[:N] (default auto: the first\nNVIDIA GPU, else the first of AMD, else the host)"},   \
+    {"no-graphs", 0, OPT_FLAG, &(o)->no_graphs, NULL, "on a GPU: launch the kernels of a step one by one"},            \
     {"threads", 't', OPT_INT, &(o)->threads, "N", "threads (default: one a core)", 1, 1024},                           \
     {"pack", 0, OPT_STRING, &(o)->pack, "FILE", "use this pack; no generator is needed then"},                         \
     {"cache", 0, OPT_STRING, &(o)->cache, "DIR", "folder of built packs (default: ~/.cache/blade)"},                   \

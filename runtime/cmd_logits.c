@@ -116,6 +116,7 @@ static bool run(Session *s, Sequence *sequences, size_t count, int64_t n, bool s
             .prompt_len = (int)q->ids.len,
             .sampling = &params,
             .all_rows = q->all || !n,
+            .logits = true,
             .sink = {.context = q, .token = on_token, .row = on_row, .finish = on_finish},
         };
         if (!engine_add(s->engine, &r, err))

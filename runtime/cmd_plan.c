@@ -22,7 +22,7 @@ static void fill_lines(const Model *m, Line lines[LINES])
     const int64_t *kind = u->kind;
     int64_t working = kind[BUFFER_ACTIVATION] + kind[BUFFER_INPUT] + kind[BUFFER_OUTPUT];
     int64_t available, total, per_token = plan_page_bytes(model_plan(m)) / model_plan(m)->page_tokens;
-    host_memory(&available, &total);
+    model_available(m, &available, &total);
     memcpy(lines, (Line[LINES]){
         [WEIGHTS] = {"weights", "weights", kind[BUFFER_WEIGHT] + kind[BUFFER_CONSTANT], ""},
         [KV] = {"kv_cache", "KV cache", kind[BUFFER_KV], ""},

@@ -177,6 +177,12 @@ static void *borrow(Device *d, const void *host, size_t n)
     return (void *)host;
 }
 
+static void *mirror(Device *d, void *shared)
+{
+    (void)d;
+    return shared;
+}
+
 static void copy_in(Device *d, void *to, const void *host, size_t n)
 {
     (void)d;
@@ -193,7 +199,7 @@ static void copy_out(Device *d, void *host, const void *from, size_t n)
 
 /* Random bytes are made once, for a tile of an odd number of cache lines, and repeated: as fast as memory can be
  * written, and no row of a matrix equals the next. */
-enum { FILL_TILE = 4099 * 64, FILL_BLOCK = 1 << 16 };
+enum { FILL_TILE = DEVICE_FILL_TILE, FILL_BLOCK = 1 << 16 };
 
 typedef struct FillJob {
     uint8_t *to;
@@ -210,7 +216,7 @@ static uint64_t next_random(uint64_t *s)
 }
 
 /* Uniform in mean +- scale * sqrt(3), whose standard deviation is the scale; integers get random bits. */
-static void fill_tile(uint8_t *tile, size_t n, const PlanFill *f, uint64_t seed)
+void device_fill_tile(uint8_t *tile, size_t n, const PlanFill *f, uint64_t seed)
 {
     static const double sqrt3 = 1.7320508075688772;
     bool real = f->type == DT_F32 || f->type == DT_BF16 || f->type == DT_F16;
@@ -242,7 +248,7 @@ static void run_fill(Host *h, const Command *c)
 {
     uint8_t *tile = c->fill.type == DT_NONE ? NULL : xcalloc(1, FILL_TILE);
     if (tile)
-        fill_tile(tile, MIN(c->n, FILL_TILE), &c->fill, c->seed);
+        device_fill_tile(tile, MIN(c->n, FILL_TILE), &c->fill, c->seed);
     FillJob job = {c->to, c->n, tile};
     pool_run(h->pool, fill_blocks, &job, (int64_t)((c->n + FILL_BLOCK - 1) / FILL_BLOCK));
     free(tile);
@@ -255,14 +261,17 @@ static bool load_code(Device *d, const Plan *p, const uint8_t *code, Err *err)
     Host *h = (Host *)d;
     size_t n = (size_t)p->kernels_count;
     int64_t scratch = 0;
+    bool for_cpu = true;
     ObjectSource *src = xcalloc(n, sizeof *src);
     void **entries = xcalloc(n, sizeof *entries);
     for (size_t i = 0; i < n; i++) {
         const PlanKernel *k = &p->kernels[i];
+        for_cpu = for_cpu && !k->threads;
         src[i] = (ObjectSource){k->name, code + k->offset, (size_t)k->size, k->symbol};
         scratch = MAX(scratch, k->scratch);
     }
-    bool ok = object_load(src, n, entries, &h->code, err) && pool_reserve_scratch(h->pool, (size_t)scratch, err);
+    bool ok = (for_cpu || err_set(err, "the pack's kernels are for a GPU, not for the host")) &&
+              object_load(src, n, entries, &h->code, err) && pool_reserve_scratch(h->pool, (size_t)scratch, err);
     h->kernels = (HostKernel **)entries;
     free(src);
     return ok;
@@ -370,16 +379,20 @@ static void submit(Host *h, const Command *c)
         wake(q, &q->more);
 }
 
-static void launch(Device *d, int kernel, void *const *buffers, const int64_t *sizes, int64_t blocks)
+static void launch(Device *d, int kernel, void *const *buffers, int count, const int64_t *sizes, int64_t blocks)
 {
+    (void)count;
     submit((Host *)d, &(Command){.kernel = kernel, .buffers = buffers, .sizes = sizes, .blocks = blocks});
 }
 
-static void wait_all(Device *d)
+/* Nothing can fail here but by a signal. */
+static bool wait_all(Device *d, Err *err)
 {
+    (void)err;
     Queue *q = ((Host *)d)->queue;
     if (q)
         wait_done(q, atomic_load_explicit(&q->end, memory_order_relaxed));
+    return true;
 }
 
 static void fill(Device *d, void *to, size_t n, const PlanFill *f, uint64_t seed)
@@ -435,7 +448,7 @@ static int threads(const Device *d)
 static void close_host(Device *d)
 {
     Host *h = (Host *)d;
-    wait_all(d);
+    wait_all(d, NULL);
     if (h->queue) {
         close_queue(h->queue);
         free_queue(h->queue);
@@ -450,13 +463,14 @@ static void close_host(Device *d)
 static const DeviceOps host_ops = {
     .name = "host", .close = close_host, .threads = threads, .memory = memory, .alloc = alloc, .free = release,
     .borrow = borrow, .copy_in = copy_in, .copy_out = copy_out, .fill = fill, .load_code = load_code, .launch = launch,
-    .sync = wait_all,
+    .sync = wait_all, .mirror = mirror,
 };
 
 Device *device_host_open(int threads_wanted, bool queue, Err *err)
 {
     Host *h = xcalloc(1, sizeof *h);
     h->base.ops = &host_ops;
+    snprintf(h->base.label, sizeof h->base.label, "host");
     if (queue ? open_queue(h, threads_wanted, err) : (h->pool = pool_new(threads_wanted, err)) != NULL)
         return &h->base;
     if (h->queue)

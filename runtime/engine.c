@@ -18,6 +18,7 @@ struct Request {
     int max_new;      /* tokens */
     EngineHidden hidden;
     int rows_done;    /* positions given to sink.row or sink.hidden */
+    bool logits;      /* the sink wants them */
     bool started;     /* sink.start was called */
     bool placeholder; /* the last token of seq stands for one that the running step will give */
     atomic_bool cancelled;
@@ -192,7 +193,7 @@ void engine_free(Engine *e)
 {
     if (!e)
         return;
-    model_wait(e->model);
+    model_wait(e->model, NULL);
     while (e->first)
         end_request(e, e->first, FINISH_ABORT);
     free(e->running);
@@ -261,6 +262,7 @@ Request *engine_add(Engine *e, const EngineRequest *o, Err *err)
     r->seq.user = r;
     r->seq.salt = o->salt;
     r->hidden = o->hidden;
+    r->logits = o->logits;
     r->seq.priority = o->priority;
     r->seq.all_rows = o->all_rows;
     r->seq.no_rows = o->hidden != HIDDEN_NONE;
@@ -363,11 +365,18 @@ static void fill_block_table(const StepInputs *in, const Batch *b, ModelStep *st
     step->table_width = width;
 }
 
+/* Whether the host looks at rows of logits, and not only at the token that is sampled from them. */
+static bool reads_logits(const Request *r)
+{
+    return r->logits || r->seq.all_rows || sampler_params(r->sampler)->logprobs > 0;
+}
+
 static ModelStep fill_inputs(const Engine *e, const StepInputs *in, const Batch *b)
 {
-    ModelStep step = {0};
+    ModelStep step = {.logits_unread = true};
     for (int i = 0; i < b->count; i++) {
         const Piece *p = &b->pieces[i];
+        step.logits_unread &= !reads_logits(p->seq->user);
         fill_tokens(e, in, p, (int)step.tokens);
         fill_tiles(e, in, p, &step);
         fill_outputs(in, p, &step);
@@ -429,10 +438,10 @@ static void publish_token(Engine *e, Request *r, int row)
         .index = (int)sampler_count(r->sampler),
         .logprob = e->out.sampled_logprob[row],
         .top = top,
-        .logits = logits_at(e, row),
+        .logits = r->logits ? logits_at(e, row) : NULL,
     };
     if (p->logprobs > 0)
-        t.top_count = sampling_top(t.logits, e->plan->vocab, e->out.logz[row][1], p->logprobs, top);
+        t.top_count = sampling_top(logits_at(e, row), e->plan->vocab, e->out.logz[row][1], p->logprobs, top);
     put_token(r, t.token);
     e->stats.generated_tokens++;
     bool go_on = r->sink.token(r->sink.context, &t);
@@ -514,11 +523,12 @@ static int prompt_budget(const Engine *e)
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
 
 /* Waits for the step that runs and hands out what it gave. */
-static void collect(Engine *e)
+static bool collect(Engine *e, Err *err)
 {
     if (!e->running_count)
-        return;
-    model_wait(e->model);
+        return true;
+    if (!model_wait(e->model, err))
+        return false;
     double seconds = now_seconds() - e->started;
     learn_costs(e, seconds);
     e->stats.steps++;
@@ -527,6 +537,7 @@ static void collect(Engine *e)
     e->stats.step_seconds = seconds;
     publish(e);
     e->running_count = 0;
+    return true;
 }
 
 /* Notes a piece of the step that begins; its sequence gets a placeholder where one more token will be computed. */
@@ -578,7 +589,8 @@ bool engine_step(Engine *e, Err *err)
 {
     end_cancelled(e);
     sched_next(e->sched, prompt_budget(e)); /* while the device runs the step before */
-    collect(e);
+    if (!collect(e, err))
+        return false;
     if (e->arrivals)
         e->arrivals(e->arrivals_context);
     end_cancelled(e);

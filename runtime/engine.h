@@ -31,7 +31,7 @@ typedef struct EngineToken {
     float logprob; /* under the raw logits */
     int top_count;
     const TopLogprob *top; /* [top_count], most likely first; SamplingParams.logprobs of them */
-    const float *logits;   /* [vocab] the raw row it was chosen from */
+    const float *logits;   /* [vocab] the raw row it was chosen from; NULL unless EngineRequest.logits */
 } EngineToken;
 
 /* Where a request's results go; called from engine_step. */
@@ -59,6 +59,7 @@ typedef struct EngineRequest {
     int prompt_len;
     const SamplingParams *sampling; /* copied; max_tokens 0: compute the prompt only */
     bool all_rows;
+    bool logits;         /* EngineToken.logits is wanted: costs a copy on a GPU */
     EngineHidden hidden; /* with max_tokens 0, and not with all_rows */
     int priority;        /* lower ones run first and are preempted last; 0 is ordinary */
     uint64_t salt; /* requests share cached prefixes only with those of the same salt */

@@ -1,7 +1,7 @@
 /* exec.c - buffers and launches of a plan; see exec.h.
  *
  * All buffers of a kind share one region of memory, one after the other as plan_room says, so that the memory plan is
- * exact and huge pages are filled.
+ * exact and huge pages are filled. The sizes of runs lie in a small region of their own.
  */
 #include "exec.h"
 
@@ -11,8 +11,8 @@
 #include "timing.h"
 
 typedef struct Launch {
-    int kernel;
-    void **buffers;
+    int kernel, count;
+    void **buffers; /* [count] */
 } Launch;
 
 typedef struct LaunchList {
@@ -21,9 +21,12 @@ typedef struct LaunchList {
 } LaunchList;
 
 typedef struct Region {
-    char *memory;
+    char *memory, *mirror; /* mirror: the host's side of inputs, outputs and sizes */
     size_t bytes;
 } Region;
+
+enum { SIZES_STRIDE = 128, ONCE = PLAN_INPUT_SETS, SIZES_SLOTS, WIDTH_CLASSES = 32 };
+_Static_assert(SIZE_COUNT * sizeof(int64_t) <= SIZES_STRIDE, "a slot holds all sizes");
 
 struct Exec {
     const Plan *plan;
@@ -31,11 +34,15 @@ struct Exec {
     Arena *arena;
     void **address; /* of each buffer; inputs: in the first set */
     int64_t *bytes;
+    int *kv, kv_count; /* the kv buffers */
     size_t input_bytes; /* of a set */
     Region regions[BUFFER_KINDS];
     VEC(Region) owned; /* mapped tensors that had to be copied */
     LaunchList *steps[PLAN_INPUT_SETS], sample[PLAN_INPUT_SETS];
-    int64_t sizes[PLAN_INPUT_SETS][SIZE_COUNT];
+    Region sizes; /* a slot for each set, and one for exec_run_once */
+    int64_t caps[SIZE_COUNT];
+    bool graphs;    /* wanted, and the device can */
+    void **recordings; /* [set][step][width class]; NULL: not yet */
     double *profile; /* seconds by kernel, or NULL */
 };
 
@@ -44,6 +51,14 @@ static DeviceMemory memory_kind(int kind)
     if (kind == BUFFER_KV)
         return DEVICE_SLOWLY;
     return kind == BUFFER_INPUT || kind == BUFFER_OUTPUT ? DEVICE_SHARED : DEVICE_LOCAL;
+}
+
+static bool take(Exec *e, Region *r, DeviceMemory kind, Err *err)
+{
+    r->memory = e->device->ops->alloc(e->device, r->bytes, kind, err);
+    if (r->memory && kind == DEVICE_SHARED)
+        r->mirror = e->device->ops->mirror(e->device, r->memory);
+    return r->memory != NULL;
 }
 
 /* Gives every buffer of the kind its place in the kind's region. */
@@ -60,8 +75,7 @@ static bool alloc_region(Exec *e, BufferKind kind, Err *err)
         e->input_bytes = r->bytes;
         r->bytes *= PLAN_INPUT_SETS;
     }
-    r->memory = e->device->ops->alloc(e->device, r->bytes, memory_kind(kind), err);
-    if (!r->memory)
+    if (!take(e, r, memory_kind(kind), err))
         return err_prefix(err, "%s buffers", buffer_kind_names[kind]);
     size_t at = 0;
     for (int i = 0; i < p->buffers_count; i++)
@@ -83,6 +97,9 @@ static bool alloc_buffers(Exec *e, const int64_t *caps, Err *err)
     for (int k = 0; k < BUFFER_KINDS; k++)
         if (k != BUFFER_MAPPED && !alloc_region(e, (BufferKind)k, err))
             return false;
+    e->sizes.bytes = SIZES_SLOTS * SIZES_STRIDE;
+    if (!take(e, &e->sizes, DEVICE_SHARED, err))
+        return false;
     for (int i = 0; i < p->buffers_count; i++)
         if (p->buffers[i].kind == BUFFER_CONSTANT)
             e->device->ops->copy_in(e->device, e->address[i], p->buffers[i].data, (size_t)e->bytes[i]);
@@ -95,11 +112,18 @@ Exec *exec_new(const Plan *p, const uint8_t *code, Device *d, const int64_t caps
     e->plan = p;
     e->device = d;
     e->arena = arena_new();
+    memcpy(e->caps, caps, sizeof e->caps);
+    e->recordings = arena_array(e->arena, void *, PLAN_INPUT_SETS * p->steps_count * WIDTH_CLASSES);
     e->address = arena_array(e->arena, void *, p->buffers_count);
     e->bytes = arena_array(e->arena, int64_t, p->buffers_count);
+    e->kv = arena_array(e->arena, int, p->buffers_count);
+    for (int i = 0; i < p->buffers_count; i++)
+        if (p->buffers[i].kind == BUFFER_KV)
+            e->kv[e->kv_count++] = i;
     bool ok = d->ops->load_code(d, p, code, err);
     timing_phase("load code", 0);
     ok = ok && alloc_buffers(e, caps, err);
+    exec_set_graphs(e, true);
     timing_phase("allocate", 0);
     if (ok)
         return e;
@@ -118,9 +142,13 @@ void exec_free(Exec *e)
 {
     if (!e)
         return;
-    exec_wait(e);
+    exec_wait(e, NULL);
+    for (int i = 0; i < PLAN_INPUT_SETS * e->plan->steps_count * WIDTH_CLASSES; i++)
+        if (e->recordings[i])
+            e->device->ops->forget(e->device, e->recordings[i]);
     for (int k = 0; k < BUFFER_KINDS; k++)
         free_region(e, &e->regions[k]);
+    free_region(e, &e->sizes);
     for (size_t i = 0; i < e->owned.len; i++)
         free_region(e, &e->owned.at[i]);
     vec_free(&e->owned);
@@ -149,6 +177,12 @@ void *exec_input(const Exec *e, int buffer, int set)
     return (char *)e->address[buffer] + ahead;
 }
 
+void *exec_host(const Exec *e, int buffer, int set)
+{
+    const Region *r = &e->regions[e->plan->buffers[buffer].kind];
+    return r->mirror + ((char *)exec_input(e, buffer, set) - r->memory);
+}
+
 int64_t exec_buffer_bytes(const Exec *e, int buffer)
 {
     return e->bytes[buffer];
@@ -161,9 +195,8 @@ void exec_set_mapped(Exec *e, int buffer, void *address)
 
 bool exec_own_mapped(Exec *e, int buffer, Err *err)
 {
-    Region r = {NULL, (size_t)plan_room(e->bytes[buffer])};
-    r.memory = e->device->ops->alloc(e->device, r.bytes, DEVICE_LOCAL, err);
-    if (!r.memory)
+    Region r = {.bytes = (size_t)plan_room(e->bytes[buffer])};
+    if (!take(e, &r, DEVICE_LOCAL, err))
         return err_prefix(err, "buffer \"%s\"", e->plan->buffers[buffer].name);
     vec_push(&e->owned, r);
     e->address[buffer] = r.memory;
@@ -179,8 +212,9 @@ static bool resolve(Exec *e, int set, const PlanLaunch *src, int count, LaunchLi
     for (int i = 0; i < count; i++) {
         Launch *l = &out->launches[i];
         l->kernel = src[i].kernel;
-        l->buffers = arena_array(e->arena, void *, src[i].args_count);
-        for (int k = 0; k < src[i].args_count; k++) {
+        l->count = src[i].args_count;
+        l->buffers = arena_array(e->arena, void *, l->count);
+        for (int k = 0; k < l->count; k++) {
             const PlanArg *arg = &src[i].args[k];
             if (arg->offset > e->bytes[arg->buffer])
                 return err_set(err, "plan: an argument of '%s' lies behind the end of buffer \"%s\"",
@@ -194,7 +228,8 @@ static bool resolve(Exec *e, int set, const PlanLaunch *src, int count, LaunchLi
 bool exec_ready(Exec *e, Err *err)
 {
     const Plan *p = e->plan;
-    e->device->ops->sync(e->device);
+    if (!exec_wait(e, err))
+        return false;
     free_region(e, &e->regions[BUFFER_TEMPORARY]);
     for (int set = 0; set < PLAN_INPUT_SETS; set++) {
         e->steps[set] = arena_array(e->arena, LaunchList, p->steps_count);
@@ -207,7 +242,8 @@ bool exec_ready(Exec *e, Err *err)
     return true;
 }
 
-static void start_list(Exec *e, const LaunchList *list, const int64_t *sizes)
+/* Launches with grids for `sizes`; kernels see those in memory at `seen`. */
+static void start_list(Exec *e, const LaunchList *list, const int64_t *sizes, const int64_t *seen)
 {
     const DeviceOps *ops = e->device->ops;
     for (int i = 0; i < list->count; i++) {
@@ -215,9 +251,9 @@ static void start_list(Exec *e, const LaunchList *list, const int64_t *sizes)
         int64_t blocks = plan_blocks(&e->plan->kernels[l->kernel], sizes);
         double start = e->profile ? now_seconds() : 0;
         if (blocks)
-            ops->launch(e->device, l->kernel, l->buffers, sizes, blocks);
+            ops->launch(e->device, l->kernel, l->buffers, l->count, seen, blocks);
         if (e->profile) {
-            ops->sync(e->device);
+            ops->sync(e->device, NULL);
             e->profile[l->kernel] += now_seconds() - start;
         }
     }
@@ -228,32 +264,159 @@ void exec_set_profile(Exec *e, double *seconds)
     e->profile = seconds;
 }
 
-void exec_start(Exec *e, int set, int step, bool sample, const int64_t sizes[SIZE_COUNT])
+/* Puts the sizes where kernels read them. */
+static const int64_t *put_sizes(Exec *e, int slot, const int64_t sizes[SIZE_COUNT])
 {
-    int64_t *copy = memcpy(e->sizes[set], sizes, sizeof e->sizes[set]);
-    if (step >= 0)
-        start_list(e, &e->steps[set][step], copy);
-    if (sample)
-        start_list(e, &e->sample[set], copy);
+    size_t at = (size_t)slot * SIZES_STRIDE, n = SIZE_COUNT * sizeof *sizes;
+    memcpy(e->sizes.mirror + at, sizes, n);
+    if (e->device->ops->push)
+        e->device->ops->push(e->device, e->sizes.memory + at, n);
+    return (const int64_t *)(e->sizes.memory + at);
 }
 
-void exec_wait(Exec *e)
+/* ---- inputs and outputs of a device with a memory of its own -------------------------------------------------- */
+
+static bool moves(const PlanBuffer *b, const ExecRun *run)
 {
-    e->device->ops->sync(e->device);
+    switch (b->io) {
+    case IO_LOGITS: return run->step >= 0 && run->logits;
+    case IO_HIDDEN: return run->step >= 0;
+    default: return b->kind == BUFFER_INPUT || run->sample;
+    }
 }
 
-void exec_run_once(Exec *e, int kernel, void *const *buffers, const int64_t sizes[SIZE_COUNT], int64_t blocks)
+/* Copies what the step uses of all inputs or outputs; those that lie close together in one go. */
+static void move(Exec *e, BufferKind kind, const ExecRun *run, const int64_t *sizes)
 {
-    e->device->ops->launch(e->device, kernel, buffers, sizes, blocks);
-    e->device->ops->sync(e->device);
+    enum { CLOSE = 16 << 10 };
+    const Plan *p = e->plan;
+    const DeviceOps *ops = e->device->ops;
+    void (*copy)(Device *, void *, size_t) = kind == BUFFER_INPUT ? ops->push : ops->pull;
+    char *begin = NULL, *end = NULL;
+    for (int i = 0; copy && i < p->buffers_count; i++) {
+        int64_t n = p->buffers[i].kind == kind && moves(&p->buffers[i], run)
+                        ? plan_io_bytes(p, (PlanIo)p->buffers[i].io, sizes) : 0;
+        if (!n)
+            continue;
+        char *at = exec_input(e, i, run->set);
+        if (begin && at - end > CLOSE) {
+            copy(e->device, begin, (size_t)(end - begin));
+            begin = NULL;
+        }
+        begin = begin ? begin : at;
+        end = at + n;
+    }
+    if (begin)
+        copy(e->device, begin, (size_t)(end - begin));
+}
+
+/* ---- recordings ----------------------------------------------------------------------------------------------- */
+
+void exec_set_graphs(Exec *e, bool wanted)
+{
+    e->graphs = wanted && e->device->ops->record;
+}
+
+/* Tables of pages differ much in width: a recording serves those up to a power of two. */
+static int width_class(const Exec *e, const LaunchList *list, int64_t width)
+{
+    bool matters = false;
+    int class = 0;
+    for (int i = 0; i < list->count && !matters; i++)
+        matters = plan_grid_has(&e->plan->kernels[list->launches[i].kernel], SIZE_TABLE_WIDTH);
+    while (class < WIDTH_CLASSES - 1 && (!matters || (int64_t)1 << class < width))
+        class++;
+    return class;
+}
+
+/* The largest sizes of a step of so many tokens. */
+static void bucket_sizes(const Exec *e, int64_t tokens, int class, int64_t most[SIZE_COUNT])
+{
+    static const SizeId by_tokens[] = {SIZE_TOKENS, SIZE_SEQS, SIZE_OUTPUTS, SIZE_DECODE_TILES, SIZE_PREFILL_TILES,
+                                       SIZE_HIDDENS};
+    memcpy(most, e->caps, sizeof e->caps);
+    for (size_t i = 0; i < COUNT(by_tokens); i++)
+        most[by_tokens[i]] = MIN(most[by_tokens[i]], tokens);
+    most[SIZE_TABLE_WIDTH] = MIN(most[SIZE_TABLE_WIDTH], (int64_t)1 << class);
+}
+
+/* Replays the step, recording it when it is the first of its kind. False when it must be launched one by one. */
+static bool replay(Exec *e, const ExecRun *run, const int64_t *sizes, const int64_t *seen)
+{
+    const DeviceOps *ops = e->device->ops;
+    if (!e->graphs || e->profile || run->step < 0 || !run->sample || !e->plan->steps[run->step].max_tokens)
+        return false;
+    const LaunchList *list = &e->steps[run->set][run->step];
+    int64_t most[SIZE_COUNT];
+    int class = width_class(e, list, sizes[SIZE_TABLE_WIDTH]);
+    bucket_sizes(e, e->plan->steps[run->step].max_tokens, class, most);
+    for (int i = 0; i < SIZE_COUNT; i++)
+        if (sizes[i] > most[i])
+            return false;
+    void **recording = &e->recordings[(run->set * e->plan->steps_count + run->step) * WIDTH_CLASSES + class];
+    if (!*recording) {
+        ops->record(e->device);
+        start_list(e, list, most, seen);
+        start_list(e, &e->sample[run->set], most, seen);
+        *recording = ops->recorded(e->device);
+    }
+    if (*recording)
+        ops->replay(e->device, *recording);
+    return true;
+}
+
+/* ---- runs ----------------------------------------------------------------------------------------------------- */
+
+void exec_start(Exec *e, const ExecRun *run, const int64_t sizes[SIZE_COUNT])
+{
+    const int64_t *seen = put_sizes(e, run->set, sizes);
+    move(e, BUFFER_INPUT, run, sizes);
+    if (!replay(e, run, sizes, seen)) {
+        if (run->step >= 0)
+            start_list(e, &e->steps[run->set][run->step], sizes, seen);
+        if (run->sample)
+            start_list(e, &e->sample[run->set], sizes, seen);
+    }
+    move(e, BUFFER_OUTPUT, run, sizes);
+}
+
+bool exec_wait(Exec *e, Err *err)
+{
+    return e->device->ops->sync(e->device, err);
+}
+
+bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT], int64_t blocks,
+                   Err *err)
+{
+    e->device->ops->launch(e->device, kernel, buffers, count, put_sizes(e, ONCE, sizes), blocks);
+    return exec_wait(e, err);
+}
+
+/* ---- pages ---------------------------------------------------------------------------------------------------- */
+
+/* How many kv buffers from the n-th on lie at equal distances with pages of equal size. */
+static int alike(const Exec *e, int n)
+{
+    int first = e->kv[n], count = 1;
+    ptrdiff_t pitch = plan_room(e->bytes[first]);
+    while (n + count < e->kv_count &&
+           e->plan->buffers[e->kv[n + count]].page_bytes == e->plan->buffers[first].page_bytes &&
+           (char *)e->address[e->kv[n + count]] - (char *)e->address[first] == count * pitch)
+        count++;
+    return count;
 }
 
 void exec_zero_page(Exec *e, int64_t page)
 {
     static const PlanFill zeros = {0};
-    for (int i = 0; i < e->plan->buffers_count; i++) {
-        int64_t n = e->plan->buffers[i].page_bytes;
-        if (n)
-            e->device->ops->fill(e->device, (char *)e->address[i] + page * n, (size_t)n, &zeros, 0);
+    const DeviceOps *ops = e->device->ops;
+    for (int i = 0, n; i < e->kv_count; i += n) {
+        size_t bytes = (size_t)e->plan->buffers[e->kv[i]].page_bytes;
+        char *at = (char *)e->address[e->kv[i]] + page * (int64_t)bytes;
+        n = ops->zero_rows ? alike(e, i) : 1;
+        if (ops->zero_rows)
+            ops->zero_rows(e->device, at, bytes, (size_t)plan_room(e->bytes[e->kv[i]]), (size_t)n);
+        else
+            ops->fill(e->device, at, bytes, &zeros, 0);
     }
 }

@@ -14,6 +14,7 @@
 
 #include "bladegen.h"
 #include "cpu.h"
+#include "device.h"
 #include "signature.h"
 #include "timing.h"
 
@@ -22,7 +23,7 @@ enum { PATH_BYTES = 4096, ROOM_NEEDED = 16 << 20 }; /* bytes that a pack may tak
 typedef struct Jit {
     const JitRequest *r;
     Buf *warning;
-    const char *target;
+    const char *device, *target; /* the device's, "" for the host; that of packs to build */
     char generator[PATH_BYTES], source[PATH_BYTES];
     uint64_t signature; /* 0: the generator's file is not known, any pack is current */
     char folder[PATH_BYTES - 64], pack[PATH_BYTES], lock[PATH_BYTES], kernels[PATH_BYTES];
@@ -37,34 +38,35 @@ static void report(const JitRequest *r, const char *what, int64_t done, int64_t 
 
 /* ---- checking ------------------------------------------------------------------------------------------------- */
 
-/* Of the targets in the pack the best one that this machine runs. */
-static bool select_best(Pack *p, Err *err)
+/* Of the targets in the pack the best one that the device runs. */
+static bool select_best(Pack *p, const char *device, Err *err)
 {
     int best = -1;
     for (int i = 0; i < p->parts_count; i++) {
-        int rank = cpu_rank(p->parts[i].target);
-        if (rank >= 0 && (best < 0 || rank < cpu_rank(p->parts[best].target)))
+        int rank = device_rank(device, p->parts[i].target);
+        if (rank >= 0 && (best < 0 || rank < device_rank(device, p->parts[best].target)))
             best = i;
     }
     if (best >= 0)
         pack_select(p, best);
-    return best >= 0 || cpu_runs(p->header.target, err);
+    return best >= 0 || (*device ? err_set(err, "built for %s; this device runs %s", p->header.target, device)
+                                 : cpu_runs(p->header.target, err));
 }
 
-static bool fits(Pack *p, const char *path, uint64_t fingerprint, const char *weights, Err *err)
+static bool fits(Pack *p, const char *path, uint64_t fingerprint, const char *device, const char *weights, Err *err)
 {
     if (p->header.fingerprint != fingerprint)
         return err_set(err, "%s: this pack was built for another checkpoint (configuration and tensors differ)", path);
     if (weights && strcmp(p->header.weights, weights))
         return err_set(err, "%s: this pack was built for weights %s, not %s", path, p->header.weights, weights);
-    return select_best(p, err) || err_prefix(err, "%s", path);
+    return select_best(p, device, err) || err_prefix(err, "%s", path);
 }
 
-bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err)
+bool jit_open(const char *path, uint64_t fingerprint, const char *device, const char *weights, Pack *pack, Err *err)
 {
     if (!pack_open(path, pack, err))
         return false;
-    if (fits(pack, path, fingerprint, weights, err))
+    if (fits(pack, path, fingerprint, device, weights, err))
         return true;
     pack_close(pack);
     return false;
@@ -73,7 +75,7 @@ bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack 
 /* A cached pack that may be used as it is. */
 static bool open_cached(const Jit *j, Pack *pack, Err *err)
 {
-    if (!jit_open(j->pack, j->r->fingerprint, j->r->weights, pack, err))
+    if (!jit_open(j->pack, j->r->fingerprint, j->device, j->r->weights, pack, err))
         return false;
     if (!j->signature || pack->header.signature == j->signature)
         return true;
@@ -168,7 +170,7 @@ static bool build_temporary(Jit *j, Pack *pack, Err *err)
             !has_room(places[i], &why) || !mkdtemp(folder))
             continue;
         snprintf(path, sizeof path, "%s/pack", folder);
-        bool ok = build(j, path, NULL, err) && jit_open(path, j->r->fingerprint, j->r->weights, pack, err);
+        bool ok = build(j, path, NULL, err) && jit_open(path, j->r->fingerprint, j->device, j->r->weights, pack, err);
         unlink(path);
         rmdir(folder);
         return ok;
@@ -231,7 +233,7 @@ static bool build_cached(Jit *j, Pack *pack, Buf *warning, Err *err)
         Err full = {0};
         return !has_room(j->folder, &full) && fall_back(j, &full, pack, warning, err);
     }
-    if (!jit_open(j->pack, j->r->fingerprint, j->r->weights, pack, err))
+    if (!jit_open(j->pack, j->r->fingerprint, j->device, j->r->weights, pack, err))
         return false;
     if (j->signature && pack->header.signature != j->signature)
         buf_printf(warning, "%s: the generator signed the pack in another way than this program expects; it will be "
@@ -244,7 +246,8 @@ static bool build_cached(Jit *j, Pack *pack, Buf *warning, Err *err)
 static bool prepare(Jit *j, const JitRequest *r, Err *err)
 {
     j->r = r;
-    j->target = r->target ? r->target : cpu_best();
+    j->device = r->target ? r->target : "";
+    j->target = *j->device ? j->device : cpu_best();
     bool found = r->generator || generator_find(j->generator, sizeof j->generator);
     if (r->generator)
         snprintf(j->generator, sizeof j->generator, "%s", r->generator);
@@ -293,7 +296,7 @@ bool jit_named(const JitRequest *r, const char *path, const char *weights, Pack 
     JitRequest instead = *r;
     instead.weights = weights;
     if (pack_open(path, pack, err)) {
-        if (fits(pack, path, r->fingerprint, weights, err))
+        if (fits(pack, path, r->fingerprint, r->target ? r->target : "", weights, err))
             return true;
         snprintf(format, sizeof format, "%s", pack->header.weights);
         instead.weights = weights ? weights : format;

@@ -15,7 +15,7 @@ typedef void JitProgress(void *context, const char *what, int64_t done, int64_t 
 typedef struct JitRequest {
     const char *model;     /* as bladegen takes it: a checkpoint folder or a config.json */
     uint64_t fingerprint;  /* of the checkpoint */
-    const char *target;    /* NULL: cpu_best() */
+    const char *target;    /* of the device (device.h); NULL or "": the host's, cpu_best() */
     const char *weights;   /* "auto", "w4", ... */
     const char *cache;     /* folder; NULL: $XDG_CACHE_HOME/blade or ~/.cache/blade */
     const char *generator; /* path of libbladegen.so; NULL: generator_find() */
@@ -27,9 +27,9 @@ typedef struct JitRequest {
 /* Opens the pack. `warning` gets a text when the user should know something (it is left alone otherwise). */
 bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err);
 
-/* Opens a pack file: it must be for this checkpoint and a target that runs here. `weights` NULL takes whatever weight
- * format it has. */
-bool jit_open(const char *path, uint64_t fingerprint, const char *weights, Pack *pack, Err *err);
+/* Opens a pack file: it must be for this checkpoint and a target that the device runs (device_rank), the best of which is
+ * selected. `weights` NULL takes whatever weight format it has. */
+bool jit_open(const char *path, uint64_t fingerprint, const char *device, const char *weights, Pack *pack, Err *err);
 
 /* The same for a pack that the user named. Where it does not fit, the generator is here, and it is known which weight
  * format is meant (`weights`, or the file's), one that fits is found or built as jit_pack does; `warning` says why. */

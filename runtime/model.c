@@ -22,7 +22,7 @@ struct Model {
     int64_t caps[SIZE_COUNT];
     PlanMemory memory;
     int threads;
-    Device *device;
+    Device *device; /* a GPU from the beginning, the host's when the plan is known */
     Exec *exec;
     void *io[PLAN_INPUT_SETS][IO_COUNT]; /* outputs: in the first */
     void *unread[PLAN_INPUT_SETS][IO_COUNT]; /* inputs that no kernel reads have an array all the same, so that callers need not ask */
@@ -55,7 +55,7 @@ static bool open_pack(Model *m, Err *err)
     char path[4096];
     model_path(m, path, sizeof path);
     JitRequest r = {
-        .model = path, .fingerprint = fingerprint, .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
+        .model = path, .fingerprint = fingerprint, .target = m->device ? m->device->target : NULL, .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
     };
     if (!o->pack)
@@ -74,6 +74,10 @@ static bool open_model(Model *m, Err *err)
     if (!o->random_weights && !o->plan_only)
         ckpt_prefetch(m->checkpoint);
     timing_phase("open checkpoint", 0);
+    if (!device_gpu_open(o->device, &m->device, err))
+        return false;
+    if (m->device)
+        timing_phase("open GPU", 0);
     if (!open_pack(m, err))
         return false;
     m->plan = plan_parse(m->pack.plan, m->pack.plan_len, m->pack.code_len, err);
@@ -101,28 +105,41 @@ static void set_caps(Model *m)
     m->caps[SIZE_HIDDENS] = l->hiddens;
 }
 
-/* Memory for the present limits, with the mapped tensors that must be copied counted among the weights. */
+/* Memory for the present limits, with the mapped tensors that must be copied counted among the weights, and those that
+ * a GPU has copies of while loading among the temporary. */
 static bool measure(Model *m, Err *err)
 {
     set_caps(m);
     if (!plan_memory(m->plan, m->caps, m->threads, &m->memory, err))
         return false;
-    int64_t copied;
-    weights_mapped(m->plan, m->options.random_weights ? NULL : m->checkpoint, &copied, &m->memory.kind[BUFFER_MAPPED]);
+    const Checkpoint *tensors = m->options.random_weights ? NULL : m->checkpoint;
+    int64_t copied, loading = m->device ? weights_copied_at_once(m->plan, tensors) : 0;
+    weights_mapped(m->plan, m->device ? NULL : tensors, &copied, &m->memory.kind[BUFFER_MAPPED]);
     m->memory.kind[BUFFER_WEIGHT] += copied;
+    m->memory.kind[BUFFER_TEMPORARY] += loading;
     m->memory.total += copied;
-    m->memory.peak += copied;
+    m->memory.peak += copied + loading;
     return true;
 }
 
-/* Pages of the KV cache: for all sequences, within the memory asked for or 2/5 of what is free. At least one sequence
- * of the length asked for; whether that fits the memory is checked later, with everything else. */
+void model_available(const Model *m, int64_t *available, int64_t *total)
+{
+    if (m->device)
+        m->device->ops->memory(m->device, available, total);
+    else
+        host_memory(available, total);
+}
+
+/* Pages of the KV cache: for all sequences, within the memory asked for or 2/5 of what is free; a GPU is there for nothing
+ * else, and keeps a tenth. At least one sequence of the length asked for; whether that fits the memory is checked later,
+ * with everything else. */
 static bool choose_pages(Model *m, int64_t available, Err *err)
 {
     ModelLimits *l = &m->limits;
     int64_t page_bytes = MAX(plan_page_bytes(m->plan), 1), asked = m->options.kv_cache_memory;
     int64_t sequence = ceil_div(l->max_model_len, l->page_tokens);
-    int64_t budget = asked ? asked : MAX(available - m->memory.peak, 0) / 5 * 2;
+    int64_t room = m->device ? available / 10 * 9 - m->memory.peak : (available - m->memory.peak) / 5 * 2;
+    int64_t budget = asked ? asked : MAX(room, 0);
     l->pages = MIN(budget / page_bytes, sequence * l->seqs);
     l->pages = MIN(l->pages, INT32_MAX / l->page_tokens); /* slots are 32-bit */
     bool fixed = m->options.max_model_len || !l->pages;
@@ -161,16 +178,16 @@ static bool set_limits(Model *m, Err *err)
     l->prefill_tiles = MIN(l->tokens, l->tokens / p->prefill_tile + l->seqs);
     l->table_width = ceil_div(l->max_model_len, l->page_tokens);
     int64_t available, total;
-    host_memory(&available, &total);
+    model_available(m, &available, &total);
     if (!measure(m, err) || !choose_pages(m, available, err))
         return false;
     l->table_width = ceil_div(l->max_model_len, l->page_tokens);
     if (!measure(m, err))
         return false;
     if (m->memory.peak > available && !o->plan_only)
-        return err_set(err, "not enough memory: %.1f MiB are needed (weights %.1f, KV cache %.1f, working memory "
+        return err_set(err, "not enough memory%s%s: %.1f MiB are needed (weights %.1f, KV cache %.1f, working memory "
                        "%.1f), %.1f MiB are available; use a smaller --kv-cache-memory or --max-num-seqs, or "
-                       "--weights w4",
+                       "--weights w4", m->device ? " on " : "", m->device ? m->device->label : "",
                        mib(m->memory.peak), mib(m->memory.kind[BUFFER_WEIGHT] + m->memory.kind[BUFFER_TEMPORARY]),
                        mib(m->memory.kind[BUFFER_KV]),
                        mib(m->memory.total - m->memory.kind[BUFFER_WEIGHT] - m->memory.kind[BUFFER_KV]),
@@ -188,7 +205,7 @@ static bool bind_input(Model *m, int set, PlanIo io, Err *err)
         return err_set(err, "\"%s\" would take more memory than any machine has", plan_io_names[io]);
     if (buffer < 0)
         m->unread[set][io] = xcalloc((size_t)bytes, 1);
-    m->io[set][io] = buffer < 0 ? m->unread[set][io] : exec_input(m->exec, buffer, set);
+    m->io[set][io] = buffer < 0 ? m->unread[set][io] : exec_host(m->exec, buffer, set);
     return true;
 }
 
@@ -202,7 +219,7 @@ static bool bind_io(Model *m, Err *err)
         int buffer = m->plan->io[i];
         if (buffer < 0 && i != IO_HIDDEN)
             return err_set(err, "plan: there is no output \"%s\"", plan_io_names[i]);
-        m->io[0][i] = buffer < 0 ? NULL : exec_buffer(m->exec, buffer);
+        m->io[0][i] = buffer < 0 ? NULL : exec_host(m->exec, buffer, 0);
     }
     return true;
 }
@@ -210,13 +227,13 @@ static bool bind_io(Model *m, Err *err)
 static bool load(Model *m, Err *err)
 {
     const ModelOptions *o = &m->options;
-    m->device = device_host_open(m->threads, o->queue, err);
-    if (!m->device)
+    if (!m->device && !(m->device = device_host_open(m->threads, o->queue, err)))
         return false;
     timing_phase("plan, threads", 0);
     m->exec = exec_new(m->plan, m->pack.code, m->device, m->caps, err);
     if (!m->exec)
         return false;
+    exec_set_graphs(m->exec, !o->no_graphs);
     bool ok = o->random_weights ? weights_random(m->exec, o->progress, o->context, err)
                                 : weights_load(m->exec, m->checkpoint, o->progress, o->context, err);
     return ok && bind_io(m, err);
@@ -269,6 +286,8 @@ const ModelLimits *model_limits(const Model *m) { return &m->limits; }
 const PlanMemory *model_memory(const Model *m) { return &m->memory; }
 int model_threads(const Model *m) { return m->threads; }
 const char *model_target(const Model *m) { return m->pack.header.target; }
+bool model_on_gpu(const Model *m) { return m->device && *m->device->target; }
+const char *model_device_label(const Model *m) { return m->device ? m->device->label : "host"; }
 uint64_t model_fingerprint(const Model *m) { return m->pack.header.fingerprint; }
 const char *model_warning(const Model *m) { return m->warning.len ? m->warning.data : NULL; }
 void *model_io(Model *m, PlanIo io) { return m->io[0][io]; }
@@ -316,14 +335,15 @@ static bool start(Model *m, int set, const ModelStep *step, int what, Err *err)
     const PlanStep *list = m->forced_step >= 0 ? &m->plan->steps[m->forced_step] : plan_step_for(m->plan, step->tokens);
     if (!list || (list->max_tokens && list->max_tokens < step->tokens))
         return err_set(err, "the plan has no launch list for %lld tokens", (long long)step->tokens);
-    int number = what & RUN_LOGITS ? (int)(list - m->plan->steps) : -1;
-    exec_start(m->exec, set, number, what & RUN_SAMPLE, sizes);
+    ExecRun r = {.set = set, .step = what & RUN_LOGITS ? (int)(list - m->plan->steps) : -1, .sample = what & RUN_SAMPLE,
+                 .logits = !step->logits_unread};
+    exec_start(m->exec, &r, sizes);
     return true;
 }
 
-void model_wait(Model *m)
+bool model_wait(Model *m, Err *err)
 {
-    exec_wait(m->exec);
+    return exec_wait(m->exec, err);
 }
 
 bool model_start(Model *m, int set, const ModelStep *step, Err *err)
@@ -333,10 +353,7 @@ bool model_start(Model *m, int set, const ModelStep *step, Err *err)
 
 static bool run(Model *m, const ModelStep *step, int what, Err *err)
 {
-    if (!start(m, 0, step, what, err))
-        return false;
-    model_wait(m);
-    return true;
+    return start(m, 0, step, what, err) && model_wait(m, err);
 }
 
 bool model_run(Model *m, const ModelStep *step, Err *err)
@@ -368,7 +385,7 @@ void model_run_limit(Model *m, const PlanLimit *limit, void *const *buffers, int
 {
     int64_t sizes[SIZE_COUNT] = {0};
     sizes[SIZE_ROWS] = blocks;
-    exec_run_once(m->exec, limit->kernel, buffers, sizes, blocks);
+    exec_run_once(m->exec, limit->kernel, buffers, MAX(limit->inputs, 1) + 1, sizes, blocks, NULL);
 }
 
 void model_set_profile(Model *m, double *seconds)

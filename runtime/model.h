@@ -31,6 +31,8 @@ typedef struct ModelOptions {
     const char *cache;   /* folder of built packs; NULL: $XDG_CACHE_HOME/blade or ~/.cache/blade */
     const char *generator; /* path of libbladegen.so; NULL: search (jit.h) */
     int threads;         /* 0: one a core */
+    const char *device;  /* "auto" (NULL), "host", "cuda", "cuda:1", "hip", ... (device.h) */
+    bool no_graphs;      /* on a GPU: launch every kernel of a step by itself */
     /* Capacities; 0 means the default in brackets. */
     int64_t max_num_batched_tokens; /* tokens of a step [512] */
     int64_t max_num_seqs;           /* sequences of a step [64] */
@@ -64,12 +66,16 @@ const Plan *model_plan(const Model *m);
 const ModelLimits *model_limits(const Model *m);
 const PlanMemory *model_memory(const Model *m);
 int model_threads(const Model *m);
+/* Of the device, as far as this process may have it; both in bytes. */
+void model_available(const Model *m, int64_t *available, int64_t *total);
+const char *model_device_label(const Model *m); /* "host", "cuda:0 (NVIDIA H200)" */
+bool model_on_gpu(const Model *m);
 const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
 uint64_t model_fingerprint(const Model *m); /* of the checkpoint */
 const char *model_warning(const Model *m); /* something the user should know after loading; NULL when nothing */
 
-/* The array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the pack gives no
- * hidden states). Row stride of the block table is the step's table_width, of the logits model_plan()->logits_stride, of
+/* The host's array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the pack
+ * gives no hidden states). Row stride of the block table is the step's table_width, of the logits model_plan()->logits_stride, of
  * hidden states model_plan()->hidden_stride. */
 void *model_io(Model *m, PlanIo io);
 /* The array of an input in set 0 or 1: one set can be written while the step of the other runs. */
@@ -81,13 +87,15 @@ void model_zero_page(Model *m, int64_t page);
 typedef struct ModelStep { /* sizes of this step; none above its limit */
     int64_t tokens, seqs, outputs, decode_tiles, prefill_tiles, adjustments, hiddens;
     int64_t table_width; /* columns of block_table; 0: the limit */
+    bool logits_unread;  /* nobody will look at IO_LOGITS: they may stay on the device */
 } ModelStep;
 
 /* Begins to run the model and then sampling on the rows of logits, with the inputs of this set; model_wait returns when
  * that is done and the outputs can be read. With ModelOptions.queue the caller goes on meanwhile. An error means a size
  * above its limit; nothing was begun. */
 bool model_start(Model *m, int set, const ModelStep *step, Err *err);
-void model_wait(Model *m);
+/* False and a message when the device has failed; all steps fail from then on. */
+bool model_wait(Model *m, Err *err);
 
 /* model_start with set 0 and model_wait. */
 bool model_run(Model *m, const ModelStep *step, Err *err);
@@ -98,9 +106,9 @@ bool model_run_sample(Model *m, const ModelStep *step, Err *err);
 /* Picks the launch list of another token bucket (for tests: results must not change); -1: by the number of tokens. */
 void model_force_step(Model *m, int step);
 
-/* Runs blocks of one of the plan's limit kernels; the buffers are the device's (bench.c). */
 /* From now on runs add the seconds of each launch to seconds[kernel of the plan]; NULL ends it. */
 void model_set_profile(Model *m, double *seconds);
+/* Runs blocks of one of the plan's limit kernels; the buffers are the device's (bench.c). */
 void model_run_limit(Model *m, const PlanLimit *limit, void *const *buffers, int64_t blocks);
 Device *model_device(Model *m);
 

@@ -142,6 +142,8 @@ static bool read_kernel(Reader *r, const json_t *o, void *row)
         !need_int(r, o, "offset", 0, (int64_t)r->code_len, &k->offset) ||
         !need_int(r, o, "size", 1, (int64_t)r->code_len, &k->size) ||
         !get_int(r, o, "scratch", 0, (int64_t)1 << 32, 0, &k->scratch) ||
+        !get_small(r, o, "threads", 0, PLAN_MAX_THREADS, 0, &k->threads) ||
+        !get_int(r, o, "shared", 0, PLAN_MAX_SHARED, 0, &k->shared) ||
         !get_rows(r, o, "grid", PLAN_MAX_GRID, sizeof *grid, read_extent, (void **)&grid, &k->dims))
         return false;
     if (k->size > (int64_t)r->code_len - k->offset)
@@ -492,6 +494,14 @@ int64_t plan_blocks(const PlanKernel *k, const int64_t sizes[SIZE_COUNT])
             return -1;
     }
     return blocks;
+}
+
+bool plan_grid_has(const PlanKernel *k, SizeId size)
+{
+    for (int i = 0; i < k->dims; i++)
+        if (k->grid[i].size == (int)size)
+            return true;
+    return false;
 }
 
 int64_t plan_io_bytes(const Plan *p, PlanIo io, const int64_t s[SIZE_COUNT])

@@ -91,12 +91,14 @@ typedef struct PlanBuffer {
     int64_t data_bytes;
 } PlanBuffer;
 
-enum { PLAN_MAX_GRID = 4, PLAN_MAX_ARGS = 64, PLAN_MAX_INPUTS = 4 };
+enum { PLAN_MAX_GRID = 4, PLAN_MAX_ARGS = 64, PLAN_MAX_INPUTS = 4, PLAN_MAX_THREADS = 1024, PLAN_MAX_SHARED = 1 << 20 };
 
 typedef struct PlanKernel {
     const char *name, *symbol;
     int64_t offset, size; /* in the pack's code */
-    int64_t scratch;      /* bytes a thread */
+    int64_t scratch;      /* CPU: bytes a thread */
+    int threads;          /* GPU: of a block; 0: the code is for a CPU */
+    int64_t shared;       /* GPU: bytes of on-chip memory of a block */
     int dims;
     Extent grid[PLAN_MAX_GRID]; /* blocks = product */
 } PlanKernel;
@@ -158,6 +160,8 @@ void plan_free(Plan *p); /* NULL is allowed */
 
 /* Number of blocks of a kernel's grid; -1 when it is absurd. Sizes are not negative. */
 int64_t plan_blocks(const PlanKernel *k, const int64_t sizes[SIZE_COUNT]);
+/* Whether the number of blocks follows from this size. */
+bool plan_grid_has(const PlanKernel *k, SizeId size);
 /* Bytes of a buffer for these capacities; -1 when absurd. */
 int64_t plan_buffer_bytes(const Plan *p, int buffer, const int64_t caps[SIZE_COUNT]);
 /* The same for an input or output, whether the plan has it or not. */

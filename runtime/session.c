@@ -84,6 +84,8 @@ ModelOptions run_options_apply(const RunOptions *o, const char *model)
         .pack = o->pack,
         .cache = o->cache,
         .threads = (int)o->threads,
+        .device = o->device,
+        .no_graphs = o->no_graphs,
         .max_num_batched_tokens = o->max_num_batched_tokens,
         .max_num_seqs = o->max_num_seqs,
         .max_model_len = o->max_model_len,

@@ -81,6 +81,21 @@ void weights_mapped(const Plan *p, const Checkpoint *c, int64_t *copied, int64_t
     }
 }
 
+int64_t weights_copied_at_once(const Plan *p, const Checkpoint *c)
+{
+    int64_t most = 0;
+    for (int i = 0; i < p->load_count; i++) {
+        int64_t sum = 0;
+        for (int k = 0; k < p->load[i].args_count; k++) {
+            const TensorSpec *spec = p->load[i].args[k].tensor;
+            const Tensor *t = spec && c ? ckpt_find(c, spec->name) : NULL;
+            sum += t ? (int64_t)t->bytes + SLACK : 0;
+        }
+        most = MAX(most, sum);
+    }
+    return most;
+}
+
 static bool map_buffer(Exec *e, const Checkpoint *c, int buffer, Err *err)
 {
     const PlanBuffer *b = &exec_plan(e)->buffers[buffer];
@@ -188,8 +203,7 @@ static bool run_kernel(Exec *e, const PlanLaunch *l, Argument *args, Err *err)
     int64_t blocks = plan_blocks(k, l->sizes);
     if (blocks < 0)
         return err_set(err, "plan: the sizes of a load step with kernel '%s' are absurd", k->name);
-    exec_run_once(e, l->kernel, buffers, l->sizes, blocks);
-    return true;
+    return exec_run_once(e, l->kernel, buffers, l->args_count, l->sizes, blocks, err);
 }
 
 static bool run_load(Exec *e, const Checkpoint *c, const PlanLaunch *l, int64_t *read, Err *err)
@@ -240,7 +254,8 @@ bool weights_random(Exec *e, WeightsProgress *progress, void *context, Err *err)
         if (progress)
             progress(context, "random weights", i + 1, p->buffers_count);
     }
-    d->ops->sync(d);
+    if (!d->ops->sync(d, err))
+        return false;
     timing_phase("random weights", 0);
     return exec_ready(e, err);
 }

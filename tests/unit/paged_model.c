@@ -133,11 +133,12 @@ static void *run_step(void *context)
     return NULL;
 }
 
-void model_wait(Model *m)
+bool model_wait(Model *m, Err *err)
 {
     if (m->running)
         pthread_join(m->thread, NULL);
     m->running = false;
+    return !atomic_load(&m->lost) || err_set(err, "the device is lost");
 }
 
 bool model_start(Model *m, int set, const ModelStep *step, Err *err)

@@ -27,6 +27,7 @@ struct Model {
     pthread_t thread;
     _Atomic int poisoned; /* pages seen that nobody had zeroed */
     atomic_bool broken;   /* the next step fails */
+    atomic_bool lost;     /* waiting for a step fails */
     _Atomic int step_us;  /* a step takes at least so many microseconds */
 };
 

@@ -124,6 +124,7 @@ static Request *add(Engine *e, Client *c, Err *err)
         .prompt_len = c->prompt_len,
         .sampling = &c->params,
         .all_rows = c->all_rows,
+        .logits = true,
         .hidden = c->hidden,
         .priority = rand() % 3,
         .sink = {.context = c, .start = on_start, .token = on_token, .row = on_row, .hidden = on_hidden,

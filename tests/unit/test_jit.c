@@ -307,17 +307,17 @@ static void named_packs_must_fit(void **state)
     snprintf(path, sizeof path, "%s/my.pack", model);
     PackHeader h = {.target = "x86-64", .weights = "w4", .fingerprint = fingerprint};
     assert_true(toy_pack(path, &h, &err));
-    assert_true(jit_open(path, fingerprint, NULL, &p, &err));
+    assert_true(jit_open(path, fingerprint, "", NULL, &p, &err));
     pack_close(&p);
-    assert_true(jit_open(path, fingerprint, "w4", &p, &err));
+    assert_true(jit_open(path, fingerprint, "", "w4", &p, &err));
     pack_close(&p);
-    assert_false(jit_open(path, fingerprint, "w8", &p, &err));
+    assert_false(jit_open(path, fingerprint, "", "w8", &p, &err));
     assert_non_null(strstr(err.text, "built for weights w4, not w8"));
-    assert_false(jit_open(path, fingerprint + 1, NULL, &p, &err));
+    assert_false(jit_open(path, fingerprint + 1, "", NULL, &p, &err));
     assert_non_null(strstr(err.text, "another checkpoint"));
     snprintf(h.target, sizeof h.target, "sm_90a");
     assert_true(toy_pack(path, &h, &err));
-    assert_false(jit_open(path, fingerprint, NULL, &p, &err));
+    assert_false(jit_open(path, fingerprint, "", NULL, &p, &err));
     assert_non_null(strstr(err.text, "built for sm_90a; this machine runs"));
 }
 
@@ -390,7 +390,7 @@ static void best_target_of_a_pack_is_taken(void **state)
         file.len = 0;
         pack_image(&file, &(PackHeader){.weights = "auto", .fingerprint = fingerprint}, parts, count, "", 0);
         assert_true(file_write_atomic(path, file.data, file.len, &err));
-        if (!jit_open(path, fingerprint, NULL, &p, &err))
+        if (!jit_open(path, fingerprint, "", NULL, &p, &err))
             fail_msg("%s", err.text);
         if (count == 5)
             assert_string_equal(p.header.target, cpu_best());

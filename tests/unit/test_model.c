@@ -117,7 +117,7 @@ static void sets_of_inputs(void **state)
             ((int32_t *)model_input(m, set, IO_OUTPUT_ROWS))[k] = k;
             ((int32_t *)model_input(m, set, IO_ADJUST_START))[k + 1] = 0;
         }
-        model_wait(m);
+        assert_true(model_wait(m, &err));
         for (int k = 0; i && k < 3; k++)
             assert_int_equal(((int32_t *)model_io(m, IO_SAMPLED))[k], (i - 1 + 5 * k) % 15 + 1);
         if (!model_start(m, set, &(ModelStep){.tokens = 3, .seqs = 1, .outputs = 3, .decode_tiles = 3}, &err))

@@ -360,8 +360,9 @@ static double processor_seconds(void)
 }
 
 /* Takes its time of the processor, so that neighbours change nothing in who is faster. */
-static void fake_launch(Device *d, int kernel, void *const *buffers, const int64_t *sizes, int64_t blocks)
+static void fake_launch(Device *d, int kernel, void *const *buffers, int count, const int64_t *sizes, int64_t blocks)
 {
+    assert_int_equal(count, 3);
     Fake *f = (Fake *)d;
     assert_int_equal(blocks, sizes[SIZE_TOKENS]);
     uint32_t *y = buffers[2];
@@ -370,9 +371,11 @@ static void fake_launch(Device *d, int kernel, void *const *buffers, const int64
     }
 }
 
-static void fake_sync(Device *d)
+static bool fake_sync(Device *d, Err *err)
 {
     (void)d;
+    (void)err;
+    return true;
 }
 
 static const DeviceOps fake_ops = {.name = "fake", .threads = fake_threads, .memory = fake_memory,
