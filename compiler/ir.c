@@ -12,6 +12,7 @@ const OpInfo op_info[OP_COUNT] = {
 
 const char *const frag_names[FRAG_CLASSES] = {"flat", "acc", "a", "b", "rows", "cols"};
 const char *const reduce_names[REDUCE_KINDS] = {"add", "max", "min"};
+const char *const accept_names[3] = {"spills", "stack", "notes"};
 
 Kernel *kernel_new(const char *name)
 {

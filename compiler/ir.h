@@ -47,7 +47,7 @@ extern const char *const reduce_names[REDUCE_KINDS];
 
 typedef enum LoopKind { LOOP_SERIAL, LOOP_PIPELINED, LOOP_KINDS } LoopKind;
 
-enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3 };
+enum { MAX_RANK = 5, MAX_OPERANDS = 6, PANEL_COLS = 16, MAX_GRID = 3, MAX_UNIT = 128, MAX_WARPS = 32 };
 enum { MAX_TILE = 65536 /* elements in registers */, MAX_VIEW = 1 << 24 /* rows or columns of a view */ };
 enum { MAX_INS = 65536 /* of a kernel, ins.at[0] included */, MAX_DEPTH = 32 /* nested regions */ };
 
@@ -72,7 +72,7 @@ typedef struct Memory {
     Dim dim[MAX_RANK];
     int64_t pitch; /* elements; >= last extent; 0 means the last extent */
     Layout layout;
-    int unit; /* PANEL: elements of K side by side */
+    int unit; /* PANEL: elements of K side by side; a power of two, 32 bits on CPUs, up to 64 bytes for GPUs */
     int wide; /* PANEL: columns side by side, a multiple of 16 */
     bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p,2p+1 at bits 4p,16+4p), else for byte dots */
     Space space;
@@ -110,6 +110,18 @@ typedef struct Numerics {
     int segment; /* attention: KV positions a segment; 0: none */
 } Numerics;
 
+/* Flaws of a GPU's code that a schedule knows of and accepts (gpu/gates.c): accepts = { "spills", ... }. */
+enum { ACCEPT_SPILLS = 1, ACCEPT_STACK = 2, ACCEPT_NOTES = 4 };
+extern const char *const accept_names[3]; /* by bit */
+
+/* A body in CUDA and HIP that stands in for the kernel's instructions where a vendor's compiler is at hand (source.h). */
+typedef struct External {
+    const char *file, *text; /* path in the source folder, for messages; contents; NULL: none */
+    const char *defines;     /* "NAME=VALUE ..." */
+    int threads;             /* of a block */
+    int64_t shared;          /* bytes of on-chip memory of a block, all of it static */
+} External;
+
 typedef struct Kernel {
     Arena *arena;
     const char *name; /* operator name and variant, for messages and symbols */
@@ -118,7 +130,10 @@ typedef struct Kernel {
     VEC(Memory) mem;
     Ref grid[MAX_GRID]; /* scalar extents; grid[0] varies slowest */
     int grid_rank;
+    int warps[2]; /* of a GPU's block, along rows and columns of its tiles; 0: the schedule was not written for GPUs */
     Numerics numerics;
+    unsigned accepts; /* ACCEPT_ bits */
+    External external;
 } Kernel;
 
 static inline Ins *ir_at(const Kernel *k, Ref r) { return &k->ins.at[r]; }

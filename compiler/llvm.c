@@ -1,6 +1,6 @@
 /* llvm.c - from a kernel to LLVM text, assembly or an object: module, verify, optimise, emit. One LLVM context a call,
  * so that many threads compile at once. llvm-c is used here and in target lowerings only. */
-#include "target.h"
+#include "gpu/emit.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
@@ -21,6 +21,15 @@ static void init_targets(void)
     LLVMInitializeAArch64Target();
     LLVMInitializeAArch64TargetMC();
     LLVMInitializeAArch64AsmPrinter();
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
+    LLVMInitializeAMDGPUTargetInfo();
+    LLVMInitializeAMDGPUTarget();
+    LLVMInitializeAMDGPUTargetMC();
+    LLVMInitializeAMDGPUAsmPrinter();
+    LLVMInitializeAMDGPUDisassembler();
 }
 
 static LLVMTargetMachineRef machine_new(const Target *t, Err *err)
@@ -38,14 +47,10 @@ static LLVMTargetMachineRef machine_new(const Target *t, Err *err)
                                    LLVMCodeModelSmall);
 }
 
-/* Scalar clean-up and register promotion only: the lowering has already chosen vectors and unrolling. */
-static bool optimise(LLVMModuleRef module, LLVMTargetMachineRef machine, Err *err)
+static bool run_passes(const char *passes, LLVMModuleRef module, LLVMTargetMachineRef machine, Err *err)
 {
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
-    LLVMErrorRef e = LLVMRunPasses(module,
-        "function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,"
-        "loop-mssa(loop-simplifycfg,licm<allowspeculation>,loop-rotate<header-duplication>,licm<allowspeculation>),"
-        "loop(indvars,loop-deletion),gvn,instcombine<no-verify-fixpoint>,adce,simplifycfg)", machine, options);
+    LLVMErrorRef e = LLVMRunPasses(module, passes, machine, options);
     LLVMDisposePassBuilderOptions(options);
     if (!e)
         return true;
@@ -53,6 +58,17 @@ static bool optimise(LLVMModuleRef module, LLVMTargetMachineRef machine, Err *er
     err_set(err, "LLVM passes: %s", message);
     LLVMDisposeErrorMessage(message);
     return false;
+}
+
+/* Scalar clean-up and register promotion only: the lowering has already chosen vectors and unrolling. AMD's last pass notes
+ * which of the launch's facts a kernel does not use, so that they take no registers. */
+static bool optimise(const Target *t, LLVMModuleRef module, LLVMTargetMachineRef machine, Err *err)
+{
+    return run_passes(
+        "function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,"
+        "loop-mssa(loop-simplifycfg,licm<allowspeculation>,loop-rotate<header-duplication>,licm<allowspeculation>),"
+        "loop(indvars,loop-deletion),gvn,instcombine<no-verify-fixpoint>,adce,simplifycfg)", module, machine, err) &&
+        (!t->gpu || t->gpu->nvidia || run_passes("amdgpu-attributor", module, machine, err));
 }
 
 static bool emit(LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind kind, Buf *out, Err *err)
@@ -76,6 +92,20 @@ static bool emit(LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind ki
     return true;
 }
 
+/* For a GPU: PTX under the right header, and what its own tools make of LLVM's output. */
+static bool emit_gpu(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind kind,
+                     Buf *out, KernelInfo *info, Err *err)
+{
+    Buf code = {0};
+    bool ok = emit(module, machine, t->gpu->nvidia ? EMIT_ASM : kind, &code, err);
+    if (ok && kind == EMIT_OBJECT)
+        ok = gpu_emit(k, t, &code, out, info, err);
+    else if (ok)
+        gpu_patch_header(t, &code, out);
+    buf_free(&code);
+    return ok;
+}
+
 static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind kind,
                   Buf *out, KernelInfo *info, Err *err)
 {
@@ -92,7 +122,10 @@ static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTa
         return false;
     }
     LLVMDisposeMessage(message);
-    return optimise(module, machine, err) && emit(module, machine, kind, out, err);
+    if (!optimise(t, module, machine, err))
+        return false;
+    return t->gpu && kind != EMIT_LLVM ? emit_gpu(k, t, module, machine, kind, out, info, err)
+                                       : emit(module, machine, kind, out, err);
 }
 
 bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, KernelInfo *info, Err *err)

@@ -80,7 +80,7 @@ static int fail(lua_State *L, const char *text)
 
 static const luaL_Reg kernel_methods[] = {
     {"arg", l_arg}, {"shared", l_shared}, {"frag", l_frag}, {"size", l_size}, {"const", l_const}, {"grid", l_grid},
-    {"block", l_block}, {"numerics", l_numerics}, {"range", l_range}, {"when", l_when}, {"view", l_view},
+    {"block", l_block}, {"numerics", l_numerics}, {"accepts", l_accepts}, {"warps", l_warps}, {"range", l_range}, {"when", l_when}, {"view", l_view},
     {"load", l_load}, {"store", l_store}, {"gather", l_gather}, {"scatter", l_scatter}, {"gemm", l_gemm},
     {"copy", l_copy}, {"prefetch", l_prefetch}, {"atomic_add", l_atomic_add}, {"finish", l_finish}, {"text", l_text},
     {NULL, NULL}};

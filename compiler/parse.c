@@ -2,7 +2,8 @@
  *
  *     text        = { line }                      one instruction a line; ";" starts a comment
  *     line        = [ kernel | grid | instruction ] [ ";" comment ]
- *     kernel      = "kernel" string [ "numerics" [ "tree" int ] [ "segment" int ] ]        first, once
+ *     kernel      = "kernel" string [ "numerics" [ "tree" int ] [ "segment" int ] ] { "accepts" flaw } [ "warps" int int ]
+ *                                                                                          first, once
  *     grid        = "grid" value { "," value }                                              once
  *     instruction = [ value "=" ] op ... [ ":" type ]
  *     type        = element [ "[" int "," int "]" ]            without brackets a scalar
@@ -501,7 +502,18 @@ static bool grid(Parser *p)
     return values(p, p->k->grid, MAX_GRID, &p->k->grid_rank);
 }
 
-/* kernel = "kernel" string [ "numerics" [ "tree" int ] [ "segment" int ] ] */
+/* flaw = "spills" | "stack" | "notes" */
+static bool accepted_flaw(Parser *p)
+{
+    for (size_t i = 0; i < COUNT(accept_names); i++)
+        if (accept_word(p, accept_names[i])) {
+            p->k->accepts |= 1u << i;
+            return true;
+        }
+    return expected(p, "what is accepted: spills, stack or notes");
+}
+
+/* kernel = "kernel" string [ "numerics" [ "tree" int ] [ "segment" int ] ] { "accepts" flaw } [ "warps" int int ] */
 static bool header(Parser *p)
 {
     Numerics *n = &p->k->numerics;
@@ -509,8 +521,14 @@ static bool header(Parser *p)
         return fail(p, "the text must begin with: kernel \"name\"");
     if (!string(p, &p->k->name))
         return false;
-    return !accept_word(p, "numerics") || ((!accept_word(p, "tree") || small(p, 1, MAX_TILE, &n->tree)) &&
-                                           (!accept_word(p, "segment") || small(p, 1, MAX_VIEW, &n->segment)));
+    if (accept_word(p, "numerics") && !((!accept_word(p, "tree") || small(p, 1, MAX_TILE, &n->tree)) &&
+                                        (!accept_word(p, "segment") || small(p, 1, MAX_VIEW, &n->segment))))
+        return false;
+    while (accept_word(p, "accepts"))
+        if (!accepted_flaw(p))
+            return false;
+    return !accept_word(p, "warps") ||
+           (small(p, 1, MAX_WARPS, &p->k->warps[0]) && small(p, 1, MAX_WARPS, &p->k->warps[1]));
 }
 
 static bool statement(Parser *p)

@@ -217,6 +217,11 @@ void ir_print(const Kernel *k, Buf *out)
         buf_printf(out, " tree %d", k->numerics.tree);
     if (k->numerics.segment)
         buf_printf(out, " segment %d", k->numerics.segment);
+    for (size_t i = 0; i < COUNT(accept_names); i++)
+        if (k->accepts >> i & 1)
+            buf_printf(out, " accepts %s", accept_names[i]);
+    if (k->warps[0])
+        buf_printf(out, " warps %d %d", k->warps[0], k->warps[1]);
     buf_putc(out, '\n');
     for (Ref r = 1; r < (Ref)k->ins.len; r++) {
         Op op = ir_at(k, r)->op;

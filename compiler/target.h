@@ -10,6 +10,11 @@ typedef struct KernelInfo {
     int64_t scratch; /* CPU: bytes of memory that a thread needs */
     int threads;     /* GPU: of a block; 0 on a CPU */
     int64_t shared;  /* GPU: bytes of on-chip memory of a block */
+    /* What the GPU's own tools say (gpu/gates.c); 0 where they weren't asked: on CPUs, for simt targets, PTX without ptxas */
+    int registers;   /* of a thread, accumulation registers included */
+    int spills;      /* bytes of registers that a thread stores elsewhere */
+    int stack;       /* bytes of memory of its own that a thread has, spills included */
+    int occupancy;   /* blocks that a multiprocessor (compute unit) holds at once */
 } KernelInfo;
 
 /* Instructions that multiply matrices, by family; gemm.c of gpu/ knows their shapes. */

@@ -198,6 +198,7 @@ local function trace(op, sch, p, s)
   if spec.numerics then k:numerics(spec.numerics(p)) end
   local declarations, a = spec.args(p), {}
   for i, d in ipairs(declarations) do a[d.name] = k:arg(i - 1, d.name, d) end
+  if sch.accepts then k:accepts(sch.accepts) end
   sch.body(k, a, p, s)
   if not grid_of[k] then error("schedule '" .. sch.name .. "' of " .. op .. " calls no k:tiles", 0) end
   local record = { index = k:finish(), op = op, label = key, args = declarations, grid = grid_of[k], kernel = k, p = p, s = s }
