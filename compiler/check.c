@@ -209,8 +209,8 @@ static bool check_memory(Check *c, Ref r)
                BAD(c, r, "the pitch of '%s' must be at least the last extent, a number", m->name);
     if (m->rank < 2 || m->pitch || last.size >= 0 || m->dim[m->rank - 2].size >= 0)
         return BAD(c, r, "the panel '%s' needs two last extents that are numbers, and no pitch", m->name);
-    return m->unit == 1 || m->unit == 2 || m->unit == 4 || m->unit == 8 ||
-           BAD(c, r, "unit %d of the panel '%s'; 1, 2, 4 and 8 exist", m->unit, m->name);
+    return (m->unit >= 1 && m->unit <= MAX_UNIT && (m->unit & (m->unit - 1)) == 0) ||
+           BAD(c, r, "unit %d of the panel '%s'; powers of two up to %d exist", m->unit, m->name, MAX_UNIT);
 }
 
 /* The products that targets have instructions for, and how many elements of K lie side by side in B. */
@@ -235,28 +235,16 @@ static int find_product(DType a, DType b, DType acc)
     return -1;
 }
 
-static bool check_gemm(Check *c, Ref r)
+/* What CPUs need besides: whole panels of 32-bit units, and no masks. */
+static bool check_host_gemm(Check *c, Ref r, int unit)
 {
     const Kernel *k = c->k;
     const Ins *i = ir_at(k, r), *a = ir_at(k, i->arg[1]), *b = ir_at(k, i->arg[2]);
     const Memory *ma = memory_of(k, a), *mb = memory_of(k, b);
-    DType acc = type_of(k, i->arg[0]).elem;
-    int product = find_product(ma->elem, mb->elem, acc), unit = product < 0 ? 0 : products[product].unit;
-    if (!unit)
-        return BAD(c, r, "no product of %s and %s into %s; see the table in check.c", dtype_name(ma->elem),
-                   dtype_name(mb->elem), dtype_name(acc));
-    if (ma->layout != LAYOUT_ROWS || (a->a & VIEW_TRANSPOSED))
-        return BAD(c, r, "A ('%s') must be rows, not a panel and not transposed", ma->name);
     if (mb->layout != LAYOUT_PANEL || mb->unit != unit || (b->a & VIEW_TRANSPOSED))
         return BAD(c, r, "B ('%s') must be a panel of unit %d, not transposed", mb->name, unit);
-    if (mb->pairs != products[product].pairs)
-        return BAD(c, r, "the nibbles of B ('%s') must lie %s", mb->name, mb->pairs ? "for byte dots" : "in pairs");
-    if (a->type.cols % unit)
-        return BAD(c, r, "K is %d, not a multiple of the panel's unit %d", a->type.cols, unit);
     if (b->type.cols % PANEL_COLS || b->type.cols > MAX_GEMM_COLS)
         return BAD(c, r, "%d columns of B; use a multiple of %d up to %d", b->type.cols, PANEL_COLS, MAX_GEMM_COLS);
-    if (i->nargs == 4 && memory_of(k, ir_at(k, i->arg[3])) != mb)
-        return BAD(c, r, "what is prefetched must be a view of '%s' too", mb->name);
     int over_rows, over_cols;
     if (view_needs_mask(k, a, &over_rows, &over_cols) || view_needs_mask(k, b, &over_rows, &over_cols))
         return BAD(c, r, "its tiles of '%s' and '%s' may pass their ends, which gemm does not mask; cut the %s to fit, "
@@ -266,6 +254,33 @@ static bool check_gemm(Check *c, Ref r)
     if (MAX(b->type.cols, mb->wide) % step || ir_divisor(k, b->arg[mb->rank]) % step)
         return BAD(c, r, "%d columns of B from a column not known to be a multiple of %d straddle its panels of %d",
                    b->type.cols, step, mb->wide);
+    return true;
+}
+
+static bool check_gemm(Check *c, Ref r)
+{
+    const Kernel *k = c->k;
+    const Ins *i = ir_at(k, r), *a = ir_at(k, i->arg[1]), *b = ir_at(k, i->arg[2]);
+    const Memory *ma = a->op == OP_VIEW ? memory_of(k, a) : NULL, *mb = memory_of(k, b);
+    DType acc = type_of(k, i->arg[0]).elem;
+    int product = find_product(a->type.elem, mb->elem, acc), unit = product < 0 ? 0 : products[product].unit;
+    if (!unit)
+        return BAD(c, r, "no product of %s and %s into %s; see the table in check.c", dtype_name(a->type.elem),
+                   dtype_name(mb->elem), dtype_name(acc));
+    if (ma && (ma->layout != LAYOUT_ROWS || (a->a & VIEW_TRANSPOSED)))
+        return BAD(c, r, "A ('%s') must be rows, not a panel and not transposed", ma->name);
+    if (!k->warps[0] && !check_host_gemm(c, r, unit))
+        return false;
+    if (mb->pairs != products[product].pairs)
+        return BAD(c, r, "the nibbles of B ('%s') must lie %s", mb->name, mb->pairs ? "for byte dots" : "in pairs");
+    if (i->nargs == 4 && memory_of(k, ir_at(k, i->arg[3])) != mb)
+        return BAD(c, r, "what is prefetched must be a view of '%s' too", mb->name);
+    if (mb->layout != LAYOUT_PANEL)
+        return true;
+    if (mb->unit % unit)
+        return BAD(c, r, "B ('%s') must be a panel whose unit is a multiple of %d", mb->name, unit);
+    if (a->type.cols % unit)
+        return BAD(c, r, "K is %d, not a multiple of the panel's unit %d", a->type.cols, unit);
     return ir_divisor(k, b->arg[mb->rank - 1]) % unit == 0 ||
            BAD(c, r, "the first K of B is not known to be a multiple of the panel's unit %d", unit);
 }
@@ -289,6 +304,8 @@ static bool check_reads(Check *c, Ref r)
         return true;
     for (int n = from; n <= to; n++) {
         const Ins *view = ir_at(c->k, i->arg[n]);
+        if (view->op != OP_VIEW)
+            continue;
         const Memory *m = memory_of(c->k, view);
         if (m->space == SPACE_SHARED && !c->stored[ir_at(c->k, view->arg[0])->integer])
             return BAD(c, r, "reads the shared tile '%s', which nothing stores to", m->name);
@@ -449,6 +466,9 @@ static bool walk(Check *c)
 
 bool ir_check(const Kernel *k, Err *err)
 {
+    if (k->warps[0] * k->warps[1] > MAX_WARPS || (k->warps[0] & (k->warps[0] - 1)) || (k->warps[1] & (k->warps[1] - 1)))
+        return err_set(err, "kernel \"%s\": %d x %d warps; powers of two, %d in all at most", k->name, k->warps[0],
+                       k->warps[1], MAX_WARPS);
     if (k->ins.len > MAX_INS)
         return err_set(err, "kernel \"%s\": more than %d instructions; unroll less", k->name, MAX_INS - 1);
     Arena *a = arena_new();

@@ -187,8 +187,7 @@ static bool fits(const Kernel *k, const Ins *i, Type into, Ref value, Err *err)
 
 static bool infer_gemm(const Kernel *k, Ins *i, Err *err)
 {
-    if (!need(k, i, 0, OP_FRAG, "a frag", err) || !need(k, i, 1, OP_VIEW, "a view", err) ||
-        !need(k, i, 2, OP_VIEW, "a view", err))
+    if (!need(k, i, 0, OP_FRAG, "a frag", err) || !need(k, i, 2, OP_VIEW, "a view", err))
         return false;
     Type acc = type_of(k, i->arg[0]), a = type_of(k, i->arg[1]), b = type_of(k, i->arg[2]);
     if (a.rows != acc.rows || b.cols != acc.cols || a.cols != b.rows)
@@ -300,6 +299,8 @@ static bool check_operand(const Kernel *k, const Ins *i, int n, Err *err)
         return made_by == OP_MEMORY || err_set(err, "a view needs an argument or a shared tile, not the result of '%s'",
                                                op_info[made_by].text);
     bool is_view = made_by == OP_VIEW;
+    if (i->op == OP_GEMM && n == 1 && k->warps[0] && !is_view) /* A from registers */
+        return type_of(k, i->arg[n]).elem != DT_NONE || err_set(err, "'gemm': operand 2 has no value");
     bool wants_view = (o->class == CLASS_MEM && n == 0 && i->op != OP_SET) || i->op == OP_COPY ||
                       (i->op == OP_GEMM && n > 0) || (i->op == OP_ATOMIC_ADD && n == 0);
     if (is_view != wants_view)

@@ -61,7 +61,7 @@ typedef struct Dim {
  *   ROWS   row-major; `pitch` elements from row to row of the last two dimensions
  *   PANEL  the last two dimensions are a matrix B[K,N] packed for gemm: [N/wide][K/unit][wide][unit], `unit` elements of
  *          K side by side (together 32 bits), `wide` columns before K advances; K and N are padded up */
-typedef enum Layout { LAYOUT_ROWS, LAYOUT_PANEL } Layout;
+typedef enum MemoryLayout { LAYOUT_ROWS, LAYOUT_PANEL } MemoryLayout;
 typedef enum Space { SPACE_GLOBAL, SPACE_SHARED } Space;
 typedef enum Access { ACCESS_IN, ACCESS_OUT, ACCESS_INOUT } Access;
 
@@ -71,7 +71,7 @@ typedef struct Memory {
     int rank;
     Dim dim[MAX_RANK];
     int64_t pitch; /* elements; >= last extent; 0 means the last extent */
-    Layout layout;
+    MemoryLayout layout;
     int unit; /* PANEL: elements of K side by side; a power of two, 32 bits on CPUs, up to 64 bytes for GPUs */
     int wide; /* PANEL: columns side by side, a multiple of 16 */
     bool pairs; /* PANEL of u4: nibbles lie for 16-bit dot products (k 2p,2p+1 at bits 4p,16+4p), else for byte dots */

@@ -278,6 +278,17 @@ static bool run_folder(Generator *g, const char *source, const char *folder, Err
     return ok;
 }
 
+/* The host's schedules serve every target; those of the target's own family come before them. */
+static bool run_own_schedules(Generator *g, const char *source, const Target *t, Err *err)
+{
+    char folder[128];
+    if (!strcmp(t->family, "host"))
+        return true;
+    snprintf(folder, sizeof folder, "schedules/%s", t->family);
+    lua_pushboolean(g->L, true), lua_setglobal(g->L, "own_schedules");
+    return run_folder(g, source, folder, err);
+}
+
 Generator *gen_open(const char *source, const Target *t, Err *err)
 {
     Generator *g = xcalloc(1, sizeof *g);
@@ -296,11 +307,10 @@ Generator *gen_open(const char *source, const Target *t, Err *err)
     }
     register_all(g->L);
     push_target(g->L, t);
-    char schedules[128];
-    snprintf(schedules, sizeof schedules, "schedules/%s", t->family);
     if (run_file(g, source, "compiler/lua/lib.lua", err) && run_folder(g, source, "compiler/lua", err) &&
         run_folder(g, source, "templates", err) &&
-        run_folder(g, source, "templates/models", err) && run_folder(g, source, schedules, err)) {
+        run_folder(g, source, "templates/models", err) && run_folder(g, source, "schedules/host", err) &&
+        run_own_schedules(g, source, t, err)) {
         g->fuel = TRACE_FUEL;
         return g;
     }

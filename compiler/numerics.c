@@ -182,6 +182,11 @@ static int axes_of_view(const Rule *u, Ref ref, Ref loop)
 
 static int axes_walked(const Rule *u, Ref r, Ref loop, int *fuel);
 
+static int axes_of_factor(const Rule *u, Ref a, Ref loop, int *fuel)
+{
+    return ir_at(u->k, a)->op == OP_VIEW ? axes_of_view(u, a, loop) : axes_walked(u, a, loop, fuel);
+}
+
 /* Those of all that is put into a frag. */
 static int axes_of_frag(const Rule *u, Ref frag, Ref loop, int *fuel)
 {
@@ -192,7 +197,7 @@ static int axes_of_frag(const Rule *u, Ref frag, Ref loop, int *fuel)
     for (Ref m = u->previous[frag]; m && --*fuel > 0; m = u->previous[m]) {
         const Ins *i = ir_at(u->k, m);
         axes |= i->op == OP_SET ? axes_walked(u, i->arg[1], loop, fuel)
-                                : (axes_of_view(u, i->arg[1], loop) & AXIS_ROWS) |
+                                : (axes_of_factor(u, i->arg[1], loop, fuel) & AXIS_ROWS) |
                                       (axes_of_view(u, i->arg[2], loop) & AXIS_COLS);
     }
     u->active[frag] = false;

@@ -5,6 +5,7 @@
 
 #include <elf.h>
 #include <llvm-c/Disassembler.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,20 +31,36 @@ static bool find_nvdisasm(char path[PATH_BYTES])
     return child_find(NULL, names, path, PATH_BYTES);
 }
 
+/* What `ptxas --version` says, asked once: the file may be a script, which stays when what it calls changes. */
+static void put_version(const char *path, const char *identity, Buf *out)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static char asked[PATH_BYTES], version[512];
+    pthread_mutex_lock(&lock);
+    if (strncmp(asked, identity, sizeof asked - 1)) {
+        Child c = {.argv = {path, "--version"}, .seconds = 10};
+        Buf words = {0};
+        child_run(&c, NULL, &words, NULL);
+        snprintf(version, sizeof version, "%s", words.data ? words.data : "");
+        snprintf(asked, sizeof asked, "%s", identity);
+        buf_free(&words);
+    }
+    buf_puts(out, version);
+    pthread_mutex_unlock(&lock);
+}
+
 void gpu_tools(const Target *t, Buf *out)
 {
     char path[PATH_BYTES];
-    bool there = t->gpu->nvidia ? find_ptxas(path) : find_lld(path);
-    buf_puts(out, t->gpu->nvidia ? "ptxas " : "ld.lld ");
-    if (!there)
-        buf_puts(out, "none");
+    Buf identity = {0};
+    if (!(t->gpu->nvidia ? find_ptxas(path) : find_lld(path)))
+        buf_puts(&identity, "none");
     else
-        child_identity(path, out);
-    if (there && t->gpu->nvidia) { /* it may be a script, whose file stays when what it calls changes */
-        Child c = {.argv = {path, "--version"}, .seconds = 10};
-        child_run(&c, NULL, out, NULL);
-    }
-    buf_putc(out, '\n');
+        child_identity(path, &identity);
+    buf_printf(out, "%s %s\n", t->gpu->nvidia ? "ptxas" : "ld.lld", identity.data);
+    if (t->gpu->nvidia && strcmp(identity.data, "none"))
+        put_version(path, identity.data, out);
+    buf_free(&identity);
 }
 
 /* ---- NVIDIA ---------------------------------------------------------------------------------------------------------- */

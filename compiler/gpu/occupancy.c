@@ -83,5 +83,5 @@ void gpu_resources(const Kernel *k, const Target *t, const KernelInfo *info, siz
                    info->spills, info->stack, info->occupancy, percent_of_warps(t, info), limit, k->name, bytes);
     else
         buf_printf(out, "%9s %8lld %7s %6s %10s %9s  %-10s %s, %zu bytes\n", "-", (long long)info->shared, "-", "-", "-",
-                   "-", "no ptxas", k->name, bytes);
+                   "-", "unknown", k->name, bytes);
 }

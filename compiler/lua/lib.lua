@@ -80,7 +80,9 @@ function schedule(op)
       declaration.name = declaration.name or "default"
       declaration.settings = declaration.settings or {}
       declaration.tag = declaration.name .. "@" .. source_hash -- what tuned settings were tuned for
-      table.insert(schedules[op], declaration)
+      local list = schedules[op]
+      if own_schedules then list.own = (list.own or 0) + 1 end -- before the host's
+      table.insert(list, own_schedules and list.own or #list + 1, declaration)
       return declaration
     end
   end
