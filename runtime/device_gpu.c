@@ -48,6 +48,7 @@ typedef struct Gpu {
     VEC(Shared) shared;
     GpuKernel *kernels;
     int kernels_count;
+    bool recording;
     bool failed;
     Err failure;
 } Gpu;
@@ -77,21 +78,22 @@ static bool note(Gpu *g, int error, const char *doing, const char *what)
     return false;
 }
 
-/* The driver keeps the current device for each thread; ours is made current once on each. */
+/* The driver keeps the current device for each thread; ours is made current once on each. False when the device has
+ * failed. */
 static bool enter(Gpu *g)
 {
     static _Thread_local uint64_t current;
-    if (g->failed || current == g->serial)
-        return !g->failed;
-    if (note(g, g->vendor->enter(g->index, g->context), "making the device current", ""))
+    if (current != g->serial && note(g, g->vendor->enter(g->index, g->context), "making the device current", ""))
         current = g->serial;
     return !g->failed;
 }
 
+/* After a failure too: what was begun before it may still use memory that will be freed. */
 static bool sync_gpu(Device *d, Err *err)
 {
     Gpu *g = (Gpu *)d;
-    if (enter(g))
+    enter(g);
+    if (g->stream)
         note(g, g->call->stream_wait(g->stream), "running a step", "");
     if (g->failed && err)
         *err = g->failure;
@@ -414,17 +416,17 @@ static const char graph_hint[] = " (--no-graphs does without)";
 static void record(Device *d)
 {
     Gpu *g = (Gpu *)d;
-    if (enter(g))
-        note(g, g->call->capture_begin(g->stream, GPU_CAPTURE_THREAD_LOCAL), "beginning a graph", graph_hint);
+    g->recording = enter(g) && note(g, g->call->capture_begin(g->stream, GPU_CAPTURE_THREAD_LOCAL), "beginning a graph",
+                                    graph_hint);
 }
 
 static void *recorded(Device *d)
 {
     Gpu *g = (Gpu *)d;
     void *graph = NULL, *executable = NULL;
-    if (!enter(g) || !note(g, g->call->capture_end(g->stream, &graph), "ending a graph", graph_hint))
+    if (!g->recording || !note(g, g->call->capture_end(g->stream, &graph), "ending a graph", graph_hint) || !graph)
         return NULL;
-    if (!note(g, g->call->graph_make(&executable, graph, 0), "building a graph", graph_hint))
+    if (g->failed || !note(g, g->call->graph_make(&executable, graph, 0), "building a graph", graph_hint))
         executable = NULL;
     note(g, g->call->graph_free(graph), "freeing a graph", "");
     return executable;

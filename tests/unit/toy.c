@@ -1,12 +1,15 @@
-/* toy.c - see toy.h. TOY_LOAD and the like are the paths of the objects. */
+/* toy.c - see toy.h. TOY_LOAD and the like are the paths of the objects; TOY_GPU_LOAD and the like of those for GPUs. */
 #include "toy.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *const objects[] = {TOY_LOAD, TOY_STEP, TOY_SAMPLE, TOY_READ, TOY_PEAK};
+enum { OBJECTS = 5, GPU_THREADS = 64 };
 
-enum { OBJECTS = COUNT(objects) };
+static const char *const objects[2][OBJECTS] = {
+    {TOY_LOAD, TOY_STEP, TOY_SAMPLE, TOY_READ, TOY_PEAK},
+    {TOY_GPU_LOAD, TOY_GPU_STEP, TOY_GPU_SAMPLE, TOY_GPU_READ, TOY_GPU_PEAK},
+};
 
 bool toy_checkpoint(const char *dir, Err *err)
 {
@@ -30,13 +33,13 @@ bool toy_checkpoint(const char *dir, Err *err)
 }
 
 /* Appends the objects, 64-byte aligned; offsets and sizes go to the arrays. */
-static bool toy_code(Buf *code, size_t offset[OBJECTS], size_t size[OBJECTS], Err *err)
+static bool toy_code(bool gpu, Buf *code, size_t offset[OBJECTS], size_t size[OBJECTS], Err *err)
 {
     for (int i = 0; i < OBJECTS; i++) {
         while (code->len % 64)
             buf_putc(code, 0);
         offset[i] = code->len;
-        if (!file_read(code, objects[i], 1 << 20, err))
+        if (!file_read(code, objects[gpu][i], 1 << 20, err))
             return false;
         size[i] = code->len - offset[i];
     }
@@ -58,12 +61,12 @@ static const char buffers[] =
     "{\"name\":\"work\",\"kind\":\"activation\",\"bytes\":[{\"n\":100,\"size\":\"tokens\"},{\"n\":7}]},"
     "{\"name\":\"k\",\"kind\":\"constant\",\"data_type\":\"s32\",\"data\":[3,1,2,1]}]";
 
-void toy_plan(Buf *out)
+static void write_plan(bool gpu, Buf *out)
 {
     Buf code = {0};
     size_t offset[OBJECTS], size[OBJECTS];
     Err err = {0};
-    if (!toy_code(&code, offset, size, &err))
+    if (!toy_code(gpu, &code, offset, size, &err))
         die("%s", err.text);
     static const char *const grids[OBJECTS] = {"rows", "outputs", "outputs", "rows", "rows"};
     buf_puts(out, "{\"format\":2,\"model\":{\"architecture\":\"ToyForCausalLM\",\"layers\":1,\"hidden\":16,"
@@ -73,7 +76,8 @@ void toy_plan(Buf *out)
                   "\"peak\":\"f32\",\"kernels\":[");
     for (int i = 0; i < OBJECTS; i++)
         buf_printf(out, "%s{\"name\":\"toy %d\",\"offset\":%zu,\"size\":%zu,\"symbol\":\"kernel\",\"scratch\":%d,"
-                   "\"grid\":[{\"n\":1,\"size\":\"%s\"}]}", i ? "," : "", i, offset[i], size[i], 100 * i, grids[i]);
+                   "\"threads\":%d,\"grid\":[{\"n\":1,\"size\":\"%s\"}]}", i ? "," : "", i, offset[i], size[i], gpu ? 0 : 100 * i,
+                   gpu ? GPU_THREADS : 0, grids[i]);
     buf_printf(out, "],\"buffers\":%s,\"load\":[{\"kernel\":0,\"args\":[{\"tensor\":\"w\",\"dtype\":\"f32\","
                "\"shape\":[16],\"bytes\":64},{\"buffer\":0,\"offset\":0}],\"sizes\":{\"rows\":16}},"
                "{\"builtin\":\"argsort\",\"args\":[{\"buffer\":15},{\"buffer\":13}]}],", buffers);
@@ -85,13 +89,18 @@ void toy_plan(Buf *out)
     buf_free(&code);
 }
 
+void toy_plan(Buf *out)
+{
+    write_plan(false, out);
+}
+
 bool toy_pack(const char *path, const PackHeader *header, Err *err)
 {
     Buf code = {0}, plan = {0};
     size_t offset[OBJECTS], size[OBJECTS];
-    bool ok = toy_code(&code, offset, size, err);
+    bool gpu = !strncmp(header->target, "simt:", 5), ok = toy_code(gpu, &code, offset, size, err);
     if (ok) {
-        toy_plan(&plan);
+        write_plan(gpu, &plan);
         ok = pack_write(path, header, plan.data, plan.len, code.data, code.len, err);
     }
     buf_free(&code);

@@ -11,7 +11,7 @@ bool toy_checkpoint(const char *dir, Err *err);
 /* The plan's JSON; object sizes are those of the compiled-in objects. */
 void toy_plan(Buf *out);
 
-/* Writes a pack of the toy model. */
+/* Writes a pack of the toy model, for the host or for a stand-in (target "simt:..."). */
 bool toy_pack(const char *path, const PackHeader *header, Err *err);
 
 #endif
