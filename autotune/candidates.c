@@ -98,7 +98,7 @@ void bladegen_tuner_close(BladegenTuner *t)
     if (!t)
         return;
     for (size_t i = 0; i < t->objects.len; i++)
-        buf_free(&t->objects.at[i].code);
+        compiled_free(&t->objects.at[i]);
     vec_free(&t->objects);
     gen_close(t->g);
     buf_free(&t->cases);

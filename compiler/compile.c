@@ -24,6 +24,13 @@ typedef struct Work { /* shared by the compile threads */
     Err err; /* of the first kernel that failed */
 } Work;
 
+void compiled_free(CompiledKernel *k)
+{
+    buf_free(&k->code);
+    free(k->warning);
+    k->warning = NULL;
+}
+
 static bool take(Work *w, size_t *i)
 {
     pthread_mutex_lock(&w->lock);
@@ -40,6 +47,8 @@ static void finished(Work *w, size_t i, const Err *err)
     w->done++;
     if (err->text[0] && !w->err.text[0])
         w->err = *err;
+    if (w->object[i].warning && w->request->warning)
+        w->request->warning(w->request->context, w->object[i].warning);
     if (w->request->progress)
         w->request->progress(w->request->context, (int)w->done, (int)w->count, gen_kernel(w->g, i)->name);
     pthread_mutex_unlock(&w->lock);
@@ -89,6 +98,15 @@ bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest 
     return ok;
 }
 
+static json_t *describe_code(const CompiledKernel *o, size_t offset)
+{
+    const KernelInfo *info = &o->info;
+    return json_pack("{s:I, s:I, s:I, s:i, s:I, s:i, s:i, s:i, s:i}", "offset", (json_int_t)offset, "size",
+                     (json_int_t)o->code.len, "scratch", (json_int_t)info->scratch, "threads", info->threads, "shared",
+                     (json_int_t)info->shared, "registers", info->registers, "spills", info->spills, "stack", info->stack,
+                     "occupancy", info->occupancy);
+}
+
 json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_t count, Buf *code)
 {
     json_t *list = json_array();
@@ -100,10 +118,7 @@ json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_
             continue;
         while (code->len % 64)
             buf_putc(code, 0);
-        json_array_set_new(list, which[i], json_pack("{s:I, s:I, s:I, s:I, s:I}", "offset", (json_int_t)code->len, "size",
-                                                     (json_int_t)o->code.len, "scratch", (json_int_t)o->info.scratch,
-                                                     "threads", (json_int_t)o->info.threads,
-                                                     "shared", (json_int_t)o->info.shared));
+        json_array_set_new(list, which[i], describe_code(o, code->len));
         buf_put(code, o->code.data, o->code.len);
     }
     return list;
@@ -152,7 +167,7 @@ static bool compile_part(Generator *g, const BladegenRequest *r, Built *b, Err *
         json_decref(list);
     }
     for (size_t i = 0; i < count; i++)
-        buf_free(&objects[i].code);
+        compiled_free(&objects[i]);
     free(objects);
     free(all);
     return ok;

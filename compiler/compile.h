@@ -9,15 +9,18 @@
 typedef struct CompiledKernel {
     Buf code; /* an object file; empty until compiled */
     KernelInfo info;
+    char *warning; /* something the user should know, or NULL; owned */
 } CompiledKernel;
+
+void compiled_free(CompiledKernel *k); /* frees and clears what it holds */
 
 /* Compiles the kernels numbered which[0..count) into objects[which[i]], in parallel; those that are there stay. The
  * first failure ends it. */
 bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
                      CompiledKernel *objects, Err *err);
 
-/* Appends the objects of `which`, each at a multiple of 64, and returns [{offset, size, scratch, threads, shared}] by kernel number, as
- * plan_json wants it. */
+/* Appends the objects of `which`, each at a multiple of 64, and returns [{offset, size, scratch, threads, ...}] with the
+ * fields of KernelInfo by kernel number, as plan_json wants it. */
 json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_t count, Buf *code);
 
 /* What the model's Lua description may know: configuration, weight format asked for, and every tensor. */

@@ -24,7 +24,7 @@ const Kernel *gen_kernel(const Generator *g, size_t i);
  * needs. */
 bool gen_plan(Generator *g, const json_t *facts, Err *err);
 
-/* After compilation: the plan as JSON text. `code` is [{offset, size, scratch, threads, shared}] a kernel. */
+/* After compilation: the plan as JSON text. `code` is [{offset, size, and KernelInfo}] a kernel. */
 bool gen_plan_json(Generator *g, const json_t *code, Buf *out, Err *err);
 
 /* Calls a global Lua function with one value and takes the text it returns; for tests. */

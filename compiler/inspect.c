@@ -11,6 +11,7 @@
 typedef struct KernelRow {
     const char *name; /* operator, parameters, settings; with blanks between */
     int64_t bytes, scratch;
+    int64_t threads, shared, registers, spills, stack, occupancy; /* GPU; registers 0: unknown */
     uint64_t hash; /* of the object code */
     Buf users;     /* "step<=1 step<=4", "load", "sampling" */
     bool paired;   /* for diff: found in the other pack */
@@ -68,7 +69,10 @@ static void read_kernels(Part *p, const PackPart *from)
         const json_t *k = json_array_get(kernels, i);
         uint64_t at = (uint64_t)number_of(k, "offset"), n = (uint64_t)number_of(k, "size");
         KernelRow *row = &p->rows[i];
-        *row = (KernelRow){.name = text_of(k, "name"), .bytes = (int64_t)n, .scratch = number_of(k, "scratch")};
+        *row = (KernelRow){.name = text_of(k, "name"), .bytes = (int64_t)n, .scratch = number_of(k, "scratch"),
+                           .threads = number_of(k, "threads"), .shared = number_of(k, "shared"),
+                           .registers = number_of(k, "registers"), .spills = number_of(k, "spills"),
+                           .stack = number_of(k, "stack"), .occupancy = number_of(k, "occupancy")};
         if (at <= from->code_len && n <= from->code_len - at)
             row->hash = hash_bytes(HASH_SEED, from->code + at, n);
     }
@@ -203,19 +207,44 @@ static void print_header(const Opened *o, const char *path, Buf *out)
                    text_of(o->origin, "tuned"));
 }
 
+/* A figure of the GPU's tools, which may not have been there. */
+static void put_figure(const KernelRow *k, int64_t value, Buf *out)
+{
+    if (k->registers)
+        buf_printf(out, " %6lld", (long long)value);
+    else
+        buf_printf(out, " %6s", "-");
+}
+
+static void print_row(const KernelRow *k, bool gpu, Buf *out)
+{
+    const char *users = k->users.len ? k->users.data : "-";
+    if (gpu) {
+        buf_printf(out, "%8lld %7lld %7lld", (long long)k->bytes, (long long)k->threads, (long long)k->shared);
+        put_figure(k, k->registers, out);
+        put_figure(k, k->spills, out);
+        put_figure(k, k->stack, out);
+        put_figure(k, k->occupancy, out);
+        buf_printf(out, "  %-32s %s\n", users, k->name);
+    } else
+        buf_printf(out, "%8lld %8lld  %-32s %s\n", (long long)k->bytes, (long long)k->scratch, users, k->name);
+}
+
 static void print_part(const Part *p, const char *target, Buf *out)
 {
     const char *what;
     json_t *value;
+    bool gpu = p->count && p->rows[0].threads;
     buf_printf(out, "\ntarget %s\n", target);
     json_object_foreach(p->figures, what, value)
         buf_printf(out, "  %-42s %s\n", what, shown(value));
-    buf_printf(out, "\n%8s %8s  %-32s %s\n", "bytes", "scratch", "run by", "kernel, parameters, settings");
-    for (size_t i = 0; i < p->count; i++) {
-        const KernelRow *k = &p->rows[i];
-        buf_printf(out, "%8lld %8lld  %-32s %s\n", (long long)k->bytes, (long long)k->scratch,
-                   k->users.len ? k->users.data : "-", k->name);
-    }
+    if (gpu)
+        buf_printf(out, "\n%8s %7s %7s %6s %6s %6s %6s  %-32s %s\n", "bytes", "threads", "shared", "regs", "spills", "stack",
+                   "blocks", "run by", "kernel, parameters, settings");
+    else
+        buf_printf(out, "\n%8s %8s  %-32s %s\n", "bytes", "scratch", "run by", "kernel, parameters, settings");
+    for (size_t i = 0; i < p->count; i++)
+        print_row(&p->rows[i], gpu, out);
 }
 
 bool inspect_pack(const char *path, bool sources, Buf *out, Err *err)
@@ -286,6 +315,8 @@ static void print_pair(const KernelRow *a, const KernelRow *b, Buf *out)
     else
         return;
     buf_printf(out, ", %lld -> %lld bytes", (long long)a->bytes, (long long)b->bytes);
+    if (a->registers && b->registers && a->registers != b->registers)
+        buf_printf(out, ", registers %lld -> %lld", (long long)a->registers, (long long)b->registers);
     if (a->scratch != b->scratch)
         buf_printf(out, ", scratch %lld -> %lld", (long long)a->scratch, (long long)b->scratch);
     buf_putc(out, '\n');

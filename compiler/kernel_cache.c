@@ -1,5 +1,6 @@
 /* kernel_cache.c - see kernel_cache.h. */
 #include "kernel_cache.h"
+#include "gpu/emit.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -50,6 +51,8 @@ static void put_key(Buf *key, const Kernel *k, const Target *t)
     buf_printf(key, "generator " BLADE_VERSION " ");
     put_build(key);
     buf_printf(key, "target %s %s %s %s\n", t->name, t->triple, t->cpu, t->features);
+    if (t->gpu && !t->simt)
+        gpu_tools(t, key);
     put_ir(key, k);
 }
 

@@ -2,9 +2,9 @@
  * is compiled once.
  *
  * A folder with a file a kernel, in the form of a pack (pack.h): its code, and in place of the plan everything that the
- * code was made from: the generator's build, the target, and the kernel's IR with its settings as text. That text is
- * compared, not only its hash, so a wrong hit can't happen; a damaged file is a miss. Files appear whole, so processes
- * may share the folder and die at any time.
+ * code was made from: the generator's build, the target, the vendor's tools, and the kernel's IR with its settings as
+ * text. That text is compared, not only its hash, so a wrong hit can't happen; a damaged file is a miss. Files appear
+ * whole, so processes may share the folder and die at any time.
  */
 #ifndef BLADE_KERNEL_CACHE_H
 #define BLADE_KERNEL_CACHE_H

@@ -2,7 +2,9 @@
  * every schedule. */
 #include "bladegen.h"
 #include "generator.h"
+#include "gpu/emit.h"
 #include "inspect.h"
+#include "kernel_cache.h"
 #include "signature.h"
 #include "verify.h"
 
@@ -24,12 +26,14 @@ static const char usage[] =
     "      what changed: sources, settings, code, plan; the exit status is 1 when anything did\n"
     "  bladegen list\n"
     "      operators, their schedules, and the settings of each\n"
-    "  bladegen show OPERATOR [--set NAME=VALUE]... [--target T] --stage spec|tile|llvm|asm\n"
-    "      one kernel on its way from Lua to machine code; --set changes parameters and settings\n"
+    "  bladegen show OPERATOR [--set NAME=VALUE]... [--target T] --stage STAGE\n"
+    "      one kernel on its way from Lua to machine code: spec, tile, llvm, asm, for NVIDIA's GPUs sass (where nvdisasm is\n"
+    "      found), resources (registers, shared memory, blocks on a multiprocessor); --set changes parameters and settings\n"
     "  bladegen check [--target T] [--operator OP] [--quick]\n"
     "      runs every schedule and setting against its reference; ends with `N passed, N failed`\n"
     "\n"
-    "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64\n"
+    "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64, sm_80, sm_86, sm_89, sm_90a,\n"
+    "                sm_100a, gfx90a, gfx942, gfx1100; simt:GPU is the code of a GPU, run by this CPU, for tests\n"
     "  --weights W   auto (as stored, default), f32, bf16, f16, w8, w4, w4a16\n"
     "  --device D    whose tuned settings are used, as `bladetune show` names devices; none: the schedules' defaults\n"
     "                (default: this machine's)\n"
@@ -172,6 +176,35 @@ static int cmd_list(const Options *o)
     return 0;
 }
 
+/* The stages that need the finished code. */
+static bool show_code(const Kernel *k, const Target *t, bool resources, Buf *text, Err *err)
+{
+    CompiledKernel o = {0};
+    bool ok = kernel_cache_compile(NULL, k, t, &o, err);
+    if (ok && o.warning)
+        fprintf(stderr, "bladegen: warning: %s\n", o.warning);
+    if (ok && !resources)
+        ok = t->gpu && !t->simt ? gpu_disassemble(t, &o.code, text, err)
+                                : err_set(err, "show: stage sass is for GPUs; asm shows the code for %s", t->name);
+    else if (ok && t->gpu)
+        gpu_resources(k, t, &o.info, o.code.len, text);
+    else if (ok)
+        buf_printf(text, "%8s %8s  %s\n%8zu %8lld  %s\n", "bytes", "scratch", "kernel", o.code.len, (long long)o.info.scratch,
+                   k->name);
+    compiled_free(&o);
+    return ok;
+}
+
+static bool show_stage(const Kernel *k, const Target *t, const char *stage, Buf *text, Err *err)
+{
+    KernelInfo info;
+    if (!strcmp(stage, "resources") || !strcmp(stage, "sass"))
+        return show_code(k, t, *stage == 'r', text, err);
+    if (strcmp(stage, "llvm") && strcmp(stage, "asm"))
+        return err_set(err, "show: unknown stage '%s'; stages are spec, tile, llvm, asm, sass, resources", stage);
+    return llvm_compile(k, t, *stage == 'a' ? EMIT_ASM : EMIT_LLVM, text, &info, err);
+}
+
 static int cmd_show(const Options *o)
 {
     if (o->n_positional < 2)
@@ -181,7 +214,6 @@ static int cmd_show(const Options *o)
     Generator *g = open_generator(o, &t);
     Err err = {0};
     Buf doc = {0}, text = {0};
-    KernelInfo info;
     const Kernel *k = gen_show(g, o->positional[1], o->set, o->n_set, &doc, &err);
     if (!k)
         die("%s", err.text);
@@ -189,9 +221,7 @@ static int cmd_show(const Options *o)
         buf_puts(&text, doc.data);
     else if (!strcmp(stage, "tile"))
         ir_print(k, &text);
-    else if (strcmp(stage, "llvm") && strcmp(stage, "asm"))
-        die("show: unknown stage '%s'; stages are spec, tile, llvm, asm", stage);
-    else if (!llvm_compile(k, t, !strcmp(stage, "asm") ? EMIT_ASM : EMIT_LLVM, &text, &info, &err))
+    else if (!show_stage(k, t, stage, &text, &err))
         die("%s", err.text);
     fwrite(text.data, 1, text.len, stdout);
     buf_free(&doc);

@@ -53,7 +53,7 @@ int gpu_occupancy(const Target *t, const KernelInfo *info, const char **limit)
     struct { const char *name; int64_t blocks; } by[] = {
         {"threads", all / warps},
         {"registers", warps_by_registers(t, l, info->registers) * l->parts / warps},
-        {"shared", shared ? l->shared / shared : l->blocks},
+        {"shared", shared ? l->shared / shared : INT32_MAX},
         {"blocks", l->blocks}};
     int64_t least = INT32_MAX;
     for (size_t i = 0; i < COUNT(by); i++)

@@ -119,8 +119,11 @@ local function kernel_entries(records, code)
   local list = as_list {}
   for i, record in ipairs(records) do
     local c = code[record.index + 1]
+    local function figure(value) return c.registers > 0 and value or nil end -- for people who inspect a pack
     list[i] = { name = record.label, symbol = "kernel", offset = c.offset, size = c.size, scratch = c.scratch,
-                threads = c.threads > 0 and c.threads or nil, shared = c.threads > 0 and c.shared or nil, grid = record.grid }
+                threads = c.threads > 0 and c.threads or nil, shared = c.threads > 0 and c.shared or nil, grid = record.grid,
+                registers = figure(c.registers), spills = figure(c.spills), stack = figure(c.stack),
+                occupancy = figure(c.occupancy) }
   end
   return list
 end
