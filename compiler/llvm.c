@@ -1,6 +1,7 @@
 /* llvm.c - from a kernel to LLVM text, assembly or an object: module, verify, optimise, emit. One LLVM context a call,
  * so that many threads compile at once. llvm-c is used here and in target lowerings only. */
 #include "gpu/emit.h"
+#include "simt/retarget.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
@@ -106,6 +107,20 @@ static bool emit_gpu(const Kernel *k, const Target *t, LLVMModuleRef module, LLV
     return ok;
 }
 
+/* For a simt target: the GPU's final module as code for this CPU. */
+static bool emit_simt(LLVMModuleRef module, EmitKind kind, Buf *out, Err *err)
+{
+    const Target *host = target_find(SIMT_HOST, err);
+    LLVMTargetMachineRef machine = host ? machine_new(host, err) : NULL;
+    LLVMModuleRef native = machine ? simt_retarget(module, machine, err) : NULL;
+    bool ok = native && emit(native, machine, kind, out, err);
+    if (native)
+        LLVMDisposeModule(native);
+    if (machine)
+        LLVMDisposeTargetMachine(machine);
+    return ok;
+}
+
 static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTargetMachineRef machine, EmitKind kind,
                   Buf *out, KernelInfo *info, Err *err)
 {
@@ -124,6 +139,8 @@ static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTa
     LLVMDisposeMessage(message);
     if (!optimise(t, module, machine, err))
         return false;
+    if (t->simt && kind != EMIT_LLVM)
+        return emit_simt(module, kind, out, err);
     return t->gpu && kind != EMIT_LLVM ? emit_gpu(k, t, module, machine, kind, out, info, err)
                                        : emit(module, machine, kind, out, err);
 }

@@ -1,5 +1,5 @@
 /* object.c - the loader of relocatable objects; see object.h. Three walks over each object: measure (sections kept,
- * slots needed), place (copy into the mapping), relocate. */
+ * slots and outside functions needed), place (copy into the mapping), relocate. */
 #include "object.h"
 
 #include <elf.h>
@@ -10,11 +10,14 @@
 
 enum { PAGE = 4096, STUB_BYTES = 16, MAX_SECTIONS = 65000 };
 
-/* What kernels may call; reached through a stub, since libc is farther away than 2 GB. */
-static const struct {
+/* A function outside of the objects; reached through a stub, since libc is farther away than 2 GB. */
+typedef struct External {
     const char *name;
     void *address;
-} externals[] = {
+} External;
+
+/* What every kernel may call. */
+static const External externals[] = {
     {"memcpy", (void *)memcpy},
     {"memmove", (void *)memmove},
     {"memset", (void *)memset},
@@ -38,6 +41,8 @@ typedef struct Loader {
     Object *objects;
     size_t count;
     uint64_t text, data; /* bytes of either half so far */
+    VEC(External) outside; /* that the objects name; a stub and a slot each */
+    ObjectResolver *resolve; /* NULL: only `externals` */
     bool low;            /* some relocation holds an absolute 32-bit address */
     uint8_t *base;       /* of the mapping; constants begin at base + text */
 } Loader;
@@ -158,6 +163,41 @@ static bool is_unwind(const Object *o, size_t names, const Section *s)
     return name && !strcmp(name, ".eh_frame");
 }
 
+static const char *symbol_name(const Object *o, const Elf64_Sym *sym)
+{
+    const char *name = string_at(o, &o->sections[o->sections[o->symtab].h.sh_link], sym->st_name);
+    return name ? name : "?";
+}
+
+static bool fetch_symbol(const Object *o, uint64_t i, Elf64_Sym *sym)
+{
+    const Elf64_Shdr *h = &o->sections[o->symtab].h;
+    return i < h->sh_size / sizeof *sym && fetch(o, h->sh_offset + i * sizeof *sym, sym, sizeof *sym);
+}
+
+static const External *find_external(const External *list, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(list[i].name, name))
+            return &list[i];
+    return NULL;
+}
+
+/* Notes the functions that an object wants from outside; those that nobody has are refused where they are used. */
+static void collect_outside(Loader *l, const Object *o)
+{
+    Elf64_Sym sym;
+    for (uint64_t i = 1; fetch_symbol(o, i, &sym); i++) {
+        const char *name = symbol_name(o, &sym);
+        if (sym.st_shndx != SHN_UNDEF || find_external(l->outside.at, l->outside.len, name))
+            continue;
+        const External *known = find_external(externals, COUNT(externals), name);
+        void *address = known ? known->address : l->resolve ? l->resolve(name) : NULL;
+        if (address)
+            vec_push(&l->outside, (External){name, address});
+    }
+}
+
 static bool measure(Loader *l, Object *o, Err *err)
 {
     Elf64_Ehdr eh;
@@ -189,10 +229,10 @@ static bool measure(Loader *l, Object *o, Err *err)
 /* Stub i: jmp *slot(%rip), the slot being the i-th of the constants. */
 static void write_stubs(const Loader *l)
 {
-    for (size_t i = 0; i < COUNT(externals); i++) {
+    for (size_t i = 0; i < l->outside.len; i++) {
         uint8_t *stub = l->base + i * STUB_BYTES, *slot = l->base + l->text + 8 * i;
         int32_t displacement = (int32_t)(slot - (stub + 6));
-        uint64_t address = (uint64_t)(uintptr_t)externals[i].address;
+        uint64_t address = (uint64_t)(uintptr_t)l->outside.at[i].address;
         stub[0] = 0xFF;
         stub[1] = 0x25;
         memcpy(stub + 2, &displacement, 4);
@@ -227,24 +267,10 @@ static bool map_memory(Loader *l, ObjectCode *code, Err *err)
 
 static bool external_stub(const Loader *l, const char *name, uint64_t *address)
 {
-    for (size_t i = 0; i < COUNT(externals); i++)
-        if (!strcmp(externals[i].name, name)) {
-            *address = (uint64_t)(uintptr_t)(l->base + i * STUB_BYTES);
-            return true;
-        }
-    return false;
-}
-
-static const char *symbol_name(const Object *o, const Elf64_Sym *sym)
-{
-    const char *name = string_at(o, &o->sections[o->sections[o->symtab].h.sh_link], sym->st_name);
-    return name ? name : "?";
-}
-
-static bool fetch_symbol(const Object *o, uint64_t i, Elf64_Sym *sym)
-{
-    const Elf64_Shdr *h = &o->sections[o->symtab].h;
-    return i < h->sh_size / sizeof *sym && fetch(o, h->sh_offset + i * sizeof *sym, sym, sizeof *sym);
+    const External *e = find_external(l->outside.at, l->outside.len, name);
+    if (e)
+        *address = (uint64_t)(uintptr_t)(l->base + (size_t)(e - l->outside.at) * STUB_BYTES);
+    return e != NULL;
 }
 
 static bool symbol_address(const Loader *l, const Object *o, uint64_t index, uint64_t *address, Err *err)
@@ -350,13 +376,17 @@ static bool protect(const Loader *l, const ObjectCode *code, Err *err)
 
 static bool load(Loader *l, Arena *a, const ObjectSource *src, void **entries, ObjectCode *code, Err *err)
 {
-    l->text = COUNT(externals) * STUB_BYTES;
-    l->data = COUNT(externals) * 8;
     for (size_t i = 0; i < l->count; i++) {
         l->objects[i].src = &src[i];
-        if (!read_sections(&l->objects[i], a, err) || !measure(l, &l->objects[i], err))
+        if (!read_sections(&l->objects[i], a, err))
             return false;
+        collect_outside(l, &l->objects[i]);
     }
+    l->text = l->outside.len * STUB_BYTES;
+    l->data = l->outside.len * 8;
+    for (size_t i = 0; i < l->count; i++)
+        if (!measure(l, &l->objects[i], err))
+            return false;
     if (!map_memory(l, code, err))
         return false;
     write_stubs(l);
@@ -372,16 +402,23 @@ static bool load(Loader *l, Arena *a, const ObjectSource *src, void **entries, O
     return protect(l, code, err);
 }
 
-bool object_load(const ObjectSource *sources, size_t count, void **entries, ObjectCode *code, Err *err)
+bool object_load_with(const ObjectSource *sources, size_t count, ObjectResolver *resolve, void **entries, ObjectCode *code,
+                      Err *err)
 {
     *code = (ObjectCode){0};
     Arena *a = arena_new();
-    Loader l = {.objects = arena_array(a, Object, count), .count = count};
+    Loader l = {.objects = arena_array(a, Object, count), .count = count, .resolve = resolve};
     bool ok = load(&l, a, sources, entries, code, err);
     if (!ok)
         object_unload(code);
+    vec_free(&l.outside);
     arena_free(a);
     return ok;
+}
+
+bool object_load(const ObjectSource *sources, size_t count, void **entries, ObjectCode *code, Err *err)
+{
+    return object_load_with(sources, count, NULL, entries, code, err);
 }
 
 void object_unload(ObjectCode *code)

@@ -1,6 +1,7 @@
 /* target.c - the CPU targets: one row each; all targets by name, and which of them this machine runs. */
 #include "../target.h"
 #include "../cpu.h"
+#include "../simt/retarget.h"
 
 #include <string.h>
 
@@ -25,7 +26,7 @@ const Target *target_at(int i)
 
 bool target_runs_here(const Target *t)
 {
-    return t->gpu ? t->simt : cpu_runs(t->name, NULL);
+    return t->gpu ? t->simt && cpu_runs(SIMT_HOST, NULL) : cpu_runs(t->name, NULL);
 }
 
 const Target *target_find(const char *name, Err *err)
