@@ -62,8 +62,8 @@ static void tell_address(Machine *m, const Fault *f)
                      at < (uintptr_t)r->at ? "before" : "past the end of", r->name, r->size);
 }
 
-/* Runs on the emergency stack in place of what faulted. */
-static void landed(void)
+/* Runs on the emergency stack in place of what faulted; the address sanitizer does not know that stack. */
+__attribute__((no_sanitize_address)) static void landed(void)
 {
     Machine *m = running;
     switch (fault.signal) {
@@ -176,6 +176,7 @@ bool fault_begin(Machine *m, Err *err)
     if (!alt_stack(err))
         return false;
     install();
+    fiber_forget(m->stacks + (size_t)m->capacity * FIBER_SLOT);
     running = m;
     return true;
 }

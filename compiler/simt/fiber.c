@@ -112,6 +112,11 @@ static void swap(Fiber *from, Fiber *to)
 
 #endif
 
+void fiber_forget(void *slot)
+{
+    FORGET((uint8_t *)slot + FIBER_GUARD, FIBER_SLOT - FIBER_GUARD);
+}
+
 void fiber_init(Fiber *f, void *top, void (*entry)(void))
 {
     uint8_t *slot = (uint8_t *)((uintptr_t)top >> FIBER_SHIFT << FIBER_SHIFT), *low = slot + FIBER_GUARD;
