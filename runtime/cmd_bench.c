@@ -112,9 +112,11 @@ static void print_share(double s)
 static void print_table(const Bench *b, const Model *m, const BenchLimits *l, const Row *rows, size_t count)
 {
     const Plan *p = model_plan(m);
-    printf("%s, %lld layers, weights %s, %s, %d threads; prompt %lld, %lld steps of decoding\n", p->architecture,
-           (long long)p->layers, p->weights, model_target(m), model_threads(m), (long long)b->prompt,
-           (long long)b->decode);
+    char where[DEVICE_LABEL_BYTES];
+    snprintf(where, sizeof where, "%d threads", model_threads(m));
+    printf("%s, %lld layers, weights %s, %s, %s; prompt %lld, %lld steps of decoding\n", p->architecture,
+           (long long)p->layers, p->weights, model_target(m), model_on_gpu(m) ? model_device_label(m) : where,
+           (long long)b->prompt, (long long)b->decode);
     if (l->read_rate > 0)
         printf("limits measured here: %.1f GB/s read, %.0f G%s/s %s\n", l->read_rate / 1e9, l->peak_rate / 1e9,
                strcmp(p->peak, "int8") ? "FLOP" : "OP", p->peak);
@@ -150,8 +152,8 @@ static void print_json(const Bench *b, const Model *m, const BenchLimits *l, con
     json_t *results = json_array();
     for (size_t i = 0; i < count; i++)
         json_array_append_new(results, json_row(l, &rows[i]));
-    cmd_print_json(json_pack("{s:s,s:s,s:s,s:i,s:I,s:I,s:f,s:{s:f,s:s,s:f},s:o}", "architecture", p->architecture,
-                             "weights", p->weights, "target", model_target(m), "threads", model_threads(m), "prompt",
+    cmd_print_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:f,s:{s:f,s:s,s:f},s:o}", "architecture", p->architecture,
+                             "weights", p->weights, "target", model_target(m), "device", model_device_label(m), "threads", model_threads(m), "prompt",
                              (json_int_t)b->prompt, "decode", (json_int_t)b->decode, "load_seconds", load, "limits",
                              "read_bytes_per_second", l->read_rate, "peak", p->peak, "peak_operations_per_second",
                              l->peak_rate, "results", results));

@@ -19,7 +19,7 @@
 #define NAME "blade serve"
 
 typedef struct ServeFlags {
-    const char *host, *device, *template, *tools, *reasoning, *log_level, *log_format, *cors, *defaults, *pooling;
+    const char *host, *template, *tools, *reasoning, *log_level, *log_format, *cors, *defaults, *pooling;
     int64_t port, max_queued_requests, max_queued_tokens, max_body;
     double max_queue_time, shutdown_timeout, max_decode_stretch;
     OptStrings keys, names;
@@ -66,12 +66,6 @@ static bool set_up_log(const ServeFlags *f, Err *err)
         return false;
     log_setup((LogLevel)level, format == 1);
     return true;
-}
-
-static bool check_device(const ServeFlags *f, Err *err)
-{
-    static const char *const devices[] = {"auto", "host"};
-    return choose("--device", f->device, devices, COUNT(devices), err) >= 0;
 }
 
 /* The name of the model's folder; ORG/NAME for an entry of the Hugging Face cache. */
@@ -243,7 +237,7 @@ static bool start_api(Serve *s, ApiOptions *o, Err *err)
 static bool start(Serve *s, const char *model, Err *err)
 {
     ApiOptions o = {0};
-    if (!set_up_log(&s->flags, err) || !check_device(&s->flags, err) || !choose_pooling(&s->flags, &o.pooling, err) ||
+    if (!set_up_log(&s->flags, err) || !device_name_valid(s->run.device, err) || !choose_pooling(&s->flags, &o.pooling, err) ||
         !session_begin(&s->session, model, err) || !choose_defaults(s, err) || !load_chat(s, err) ||
         !choose_parsers(s, &o.tools, &o.reasoning, err))
         return false;
@@ -279,9 +273,9 @@ static void announce(const Serve *s)
     snprintf(address, sizeof address, "http://%s%s%s:%d", v6 ? "[" : "", s->flags.host, v6 ? "]" : "",
              http_port(s->http));
     log_event(LOG_INFO, "start", "version", "s", BLADE_VERSION, "model", "s", s->flags.names.at[0], "folder", "s",
-              s->session.dir, "address", "s", address, "keys", "d", (int)s->flags.keys.len - 1, "target", "s",
-              model_target(s->session.model), "threads", "d", model_threads(s->session.model), "max_num_seqs", "l",
-              l->seqs, "max_num_batched_tokens", "l", l->tokens, "max_model_len", "l", l->max_model_len,
+              s->session.dir, "address", "s", address, "keys", "d", (int)s->flags.keys.len - 1, "device", "s",
+              model_device_label(s->session.model), "target", "s", model_target(s->session.model), "threads", "d",
+              model_threads(s->session.model), "max_num_seqs", "l", l->seqs, "max_num_batched_tokens", "l", l->tokens, "max_model_len", "l", l->max_model_len,
               "kv_cache_tokens", "l", l->pages * l->page_tokens, NULL);
     printf("blade: serving %s on %s (%" PRId64 " sequences of at most %" PRId64 " tokens, KV cache of %" PRId64
            " tokens, %s)\n", s->flags.names.at[0], address, l->seqs, l->max_model_len, l->pages * l->page_tokens,
@@ -352,7 +346,7 @@ int cmd_serve(int argc, char **argv)
 {
     Serve s = {
         .run = RUN_OPTIONS_DEFAULT,
-        .flags = {.host = "127.0.0.1", .port = 8000, .device = "auto", .tools = "auto", .reasoning = "auto",
+        .flags = {.host = "127.0.0.1", .port = 8000, .tools = "auto", .reasoning = "auto",
                   .log_level = "info", .log_format = "text", .defaults = "auto", .pooling = "mean",
                   .max_queued_requests = 1024, .shutdown_timeout = 30, .max_decode_stretch = 2},
     };
@@ -365,7 +359,6 @@ int cmd_serve(int argc, char **argv)
         {"served-model-name", 0, OPT_STRINGS, &f->names, "NAME",
          "what clients call the model (default: its folder);\nmay be repeated"},
         RUN_OPTION_ROWS(&s.run),
-        {"device", 0, OPT_STRING, &f->device, "D", "host (the CPU) is the only one so far"},
         {"max-queued-requests", 0, OPT_INT, &f->max_queued_requests, "N",
          "that wait for the engine; more are refused with 429\n(default 1024; 0: no limit)", 0, 1 << 30},
         {"max-queued-tokens", 0, OPT_INT, &f->max_queued_tokens, "N", "the same for their prompt tokens", 0, 0x1p62},

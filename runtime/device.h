@@ -83,6 +83,7 @@ void device_fill_tile(uint8_t *tile, size_t n, const PlanFill *fill, uint64_t se
 /* device_gpu.c. Opens the GPU that `name` means: "auto" (NULL), "host", "cuda", "cuda:1", "hip", "hip:0". *d is NULL for
  * the host, which is also what "auto" means where no GPU is usable. One that was asked for and is not there is an error. */
 bool device_gpu_open(const char *name, Device **d, Err *err);
+bool device_name_valid(const char *name, Err *err); /* whether it is such a name; NULL is */
 
 /* device_target.c. How well a pack for `target` serves a device whose own target is `device` ("": the host): 0 best, more
  * is worse, -1 not at all. */

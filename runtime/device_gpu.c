@@ -486,12 +486,10 @@ static bool load_library(const GpuVendor *v, Err *err)
 {
     void *library = NULL;
     for (size_t i = 0; !library && i < COUNT(v->libraries) && v->libraries[i]; i++)
-        library = dlopen(v->libraries[i], RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        const char *why = dlerror();
-        return err_set(err, "%s can't be loaded (%s): is %s installed?", v->libraries[0], why ? why : "no reason given",
-                       v->install);
-    }
+        if (!(library = dlopen(v->libraries[i], RTLD_NOW | RTLD_LOCAL)) && !i)
+            err_set(err, "%s can't be loaded (%s): is %s installed?", v->libraries[0], dlerror(), v->install);
+    if (!library)
+        return false;
     for (size_t i = 0; i < v->symbols_count; i++) {
         void *f = dlsym(library, v->symbols[i].name);
         if (!f && !v->symbols[i].optional)
@@ -561,10 +559,19 @@ static bool parse_name(const char *name, int *vendor, int *index)
     return false;
 }
 
+bool device_name_valid(const char *name, Err *err)
+{
+    int vendor, index;
+    return !name || !strcmp(name, "auto") || !strcmp(name, "host") || parse_name(name, &vendor, &index) ||
+           err_set(err, "--device: \"%.40s\" is not one of auto, host, cuda, cuda:N, hip, hip:N", name);
+}
+
 bool device_gpu_open(const char *name, Device **d, Err *err)
 {
     int vendor, index;
     *d = NULL;
+    if (!device_name_valid(name, err))
+        return false;
     if (name && !strcmp(name, "host"))
         return true;
     if (!name || !strcmp(name, "auto")) {
@@ -572,7 +579,6 @@ bool device_gpu_open(const char *name, Device **d, Err *err)
             open_gpu(i, 0, d, &(Err){0});
         return true;
     }
-    if (!parse_name(name, &vendor, &index))
-        return err_set(err, "--device %.40s: give auto, host, cuda, cuda:N, hip or hip:N", name);
+    parse_name(name, &vendor, &index);
     return open_gpu(vendor, index, d, err) || err_prefix(err, "--device %s", name);
 }

@@ -22,7 +22,7 @@ class Refused(Case):
         self.assertEqual(result.out, "")
 
     def test_words(self):
-        self.check('--device: "cuda" is not one of auto, host', "--device", "cuda")
+        self.check('--device: "gpu" is not one of auto, host, cuda, cuda:N, hip, hip:N', "--device", "gpu")
         self.check('--tool-call-parser: "x" is not one of auto, none, hermes, llama3_json', "--tool-call-parser", "x")
         self.check('--reasoning-parser: "x" is not one of', "--reasoning-parser", "x")
         self.check('--log-level: "loud" is not one of debug, info, warning, error', "--log-level", "loud")

@@ -144,11 +144,11 @@ static void devices_by_name(void **state)
         {"sm_80", "cuda:1", NULL, "--device cuda:1: cuda: there is no device 1: the last is 0"},
         {"sm_80", "hip", NULL, "--device hip: hip: there is no device (hipErrorNoDevice)"},
         {"gfx942", "cuda", NULL, "--device cuda: cuda: there is no device (CUDA_ERROR_NO_DEVICE)"},
-        {"sm_80", "cuda:", NULL, "--device cuda:: give auto, host"},
-        {"sm_80", "cuda:x", NULL, "give auto, host, cuda, cuda:N"},
-        {"sm_80", "cuda:99999999999", NULL, "give auto, host, cuda, cuda:N"},
-        {"sm_80", "cudax", NULL, "give auto, host, cuda, cuda:N"},
-        {"sm_80", "", NULL, "give auto, host, cuda, cuda:N"},
+        {"sm_80", "cuda:", NULL, "--device: \"cuda:\" is not one of auto, host, cuda, cuda:N, hip, hip:N"},
+        {"sm_80", "cuda:x", NULL, "is not one of auto, host, cuda, cuda:N"},
+        {"sm_80", "cuda:99999999999", NULL, "is not one of auto, host, cuda, cuda:N"},
+        {"sm_80", "cudax", NULL, "is not one of auto, host, cuda, cuda:N"},
+        {"sm_80", "", NULL, "is not one of auto, host, cuda, cuda:N"},
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         stand_in(rows[i].target, "", "64");

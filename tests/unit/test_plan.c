@@ -35,6 +35,8 @@ static void toy_plan_is_read(void **state)
     assert_int_equal(p->vocab, 16);
     assert_int_equal(p->kernels_count, 5);
     assert_int_equal(p->kernels[2].scratch, 200);
+    assert_int_equal(p->kernels[2].threads, 0);
+    assert_true(plan_grid_has(&p->kernels[0], SIZE_ROWS) && !plan_grid_has(&p->kernels[0], SIZE_TOKENS));
     assert_int_equal(p->buffers[0].kind, BUFFER_WEIGHT);
     assert_int_equal(p->buffers[0].fill.type, DT_F32);
     assert_true(p->buffers[0].fill.mean == 9);
@@ -115,6 +117,9 @@ static void mistakes_are_named(void **state)
         {"\"page_tokens\":4", "\"page_tokens\":0", "\"page_tokens\""},
         {"\"logits_stride\":16", "\"logits_stride\":15", "\"logits_stride\""},
         {"\"offset\":0", "\"offset\":-1", "kernels[0]: \"offset\""},
+        {"\"threads\":0", "\"threads\":1025", "kernels[0]: \"threads\""},
+        {"\"threads\":0", "\"threads\":-32", "kernels[0]: \"threads\""},
+        {"\"threads\":0", "\"shared\":1048577", "kernels[0]: \"shared\""},
         {"\"size\":\"rows\"", "\"size\":\"row\"", "kernels[0]: grid[0]: unknown size \"row\""},
         {"\"n\":1,", "\"n\":1,\"div\":0,", "\"div\""},
         {"\"kind\":\"weight\"", "\"kind\":\"weights\"", "buffers[0]: unknown kind \"weights\""},
