@@ -40,6 +40,8 @@ static void fill_lines(const Model *m, Line lines[LINES])
              per_token);
     snprintf(lines[WORKING].note, sizeof lines[WORKING].note, "(steps of %" PRId64 " tokens, %" PRId64 " sequences)",
              l->tokens, l->seqs);
+    if (model_on_gpu(m))
+        snprintf(lines[AVAILABLE].note, sizeof lines[AVAILABLE].note, "(%s)", model_device_label(m));
     snprintf(lines[SCRATCH].note, sizeof lines[SCRATCH].note, "(%d threads)", model_threads(m));
 }
 

@@ -47,6 +47,7 @@
     X(CtxSetCurrent, "cuCtxSetCurrent", (void *context))                                           \
     X(ModuleLoadDataEx, "cuModuleLoadDataEx",                                                      \
       (void **module, const void *image, unsigned count, const int *options, void **values))       \
+    X(FuncGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))         \
     X(FuncSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))          \
     X(GetErrorName, "cuGetErrorName", (int error, const char **name))                              \
     X(GetErrorString, "cuGetErrorString", (int error, const char **text))
@@ -54,6 +55,7 @@
 enum {
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
+    CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK = 0,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
     CU_JIT_ERROR_LOG_BUFFER = 5,
     CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6,

@@ -72,13 +72,21 @@ static int load(void **module, const void *image, char *log, unsigned log_bytes)
     return cu.ModuleLoadDataEx(module, image, COUNT(options), options, values);
 }
 
-static int allow_shared(void *function, int bytes)
+/* Asking for an attribute makes a driver that loads functions when they are first used load this one now: in the middle of
+ * a graph it could not. */
+static int prepare(void *function, int threads, int shared)
 {
-    return cu.FuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
+    enum { PLAIN_SHARED = 48 << 10 }; /* bytes that a block gets without asking */
+    int most, error = cu.FuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function);
+    if (!error && threads > most)
+        return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+    if (!error && shared > PLAIN_SHARED)
+        error = cu.FuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared);
+    return error;
 }
 
 const GpuVendor gpu_cuda = {
     .name = "cuda", .libraries = {"libcuda.so.1"}, .install = "NVIDIA's driver", .dynamic_shared = true, .calls = &calls,
     .symbols = symbols, .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter, .load = load,
-    .allow_shared = allow_shared, .describe = describe,
+    .prepare = prepare, .describe = describe,
 };

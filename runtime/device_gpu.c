@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STAGES = 2, STAGE_BYTES = 8 << 20, PLAIN_SHARED = 48 << 10, LOADERS = 16, MAX_PITCH = INT32_MAX };
+enum { STAGES = 2, STAGE_BYTES = 8 << 20, LOADERS = 16, MAX_PITCH = INT32_MAX };
 
 /* Pinned memory that copies of ordinary memory go through: one is filled while the other is read. */
 typedef struct Stage {
@@ -337,8 +337,8 @@ static bool load_image(Gpu *g, const PlanKernel *k, const uint8_t *code, GpuKern
         return false;
     }
     error = g->call->module_function(&out->function, out->module, k->symbol);
-    if (!error && g->vendor->dynamic_shared && k->shared > PLAIN_SHARED)
-        error = g->vendor->allow_shared(out->function, (int)k->shared);
+    if (!error)
+        error = g->vendor->prepare(out->function, k->threads, (int)k->shared);
     return !error || driver_error(g, error, doing, err);
 }
 

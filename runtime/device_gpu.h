@@ -80,7 +80,8 @@ typedef struct GpuVendor {
     /* Loads an image: PTX text (NUL-terminated), a cubin or a code object. The compiler's log goes to `log` if there is
      * one. */
     int (*load)(void **module, const void *image, char *log, unsigned log_bytes);
-    int (*allow_shared)(void *function, int bytes); /* more than 48 KiB on-chip memory for a block */
+    /* Makes a function ready for launches with so many threads and bytes of on-chip memory a block. */
+    int (*prepare)(void *function, int threads, int shared);
     void (*describe)(int error, const char **name, const char **text);
 } GpuVendor;
 

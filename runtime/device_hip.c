@@ -75,16 +75,17 @@ static int load(void **module, const void *image, char *log, unsigned log_bytes)
     return hip.ModuleLoadData(module, image);
 }
 
-/* The code object says it. */
-static int allow_shared(void *function, int bytes)
+/* The code object says all of it. */
+static int prepare(void *function, int threads, int shared)
 {
     (void)function;
-    (void)bytes;
+    (void)threads;
+    (void)shared;
     return hipSuccess;
 }
 
 const GpuVendor gpu_hip = {
     .name = "hip", .libraries = {"libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"},
     .install = "AMD's ROCm", .calls = &calls, .symbols = symbols, .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter, .load = load,
-    .allow_shared = allow_shared, .describe = describe,
+    .prepare = prepare, .describe = describe,
 };

@@ -31,10 +31,11 @@ def demo_copy(folder, context):
 class Server:
     """`blade serve MODEL ARGS...`; .url when it is ready. What it prints is in .output()."""
 
-    def __init__(self, model, *args, ready=180):
+    def __init__(self, model, *args, ready=180, env=None):
         self.log = tempfile.TemporaryFile("a+b")  # the server and output() share its position
         command = [str(BLADE), "serve", str(model), "--port", "0", "--cache", str(CACHE), *map(str, args)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+                                        env={**os.environ, **env} if env else None)
         until = time.monotonic() + ready
         while not (found := re.search(r"on (http://\S+:(\d+))", self.output())):
             if self.process.poll() is not None or time.monotonic() > until:

@@ -38,6 +38,12 @@ static int module_load(void **module, const void *image, unsigned count, const i
     return st_module_load(module, image, log, log ? bytes : 0);
 }
 
+static int function_get(int *value, int which, const void *function)
+{
+    *value = SIMT_MAX_THREADS;
+    return which != CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK || !function ? CUDA_ERROR_INVALID_VALUE : st_status();
+}
+
 static int function_set(void *function, int which, int value)
 {
     StKernel *k = function;
@@ -87,6 +93,7 @@ ENTRY(cuModuleLoadDataEx, (void **module, const void *image, unsigned count, con
       module_load(module, image, count, options, values))
 ENTRY(cuModuleUnload, (void *module), st_module_free(module))
 ENTRY(cuModuleGetFunction, (void **function, void *module, const char *name), st_module_function(function, module, name))
+ENTRY(cuFuncGetAttribute, (int *value, int which, void *function), function_get(value, which, function))
 ENTRY(cuFuncSetAttribute, (void *function, int which, int value), function_set(function, which, value))
 ENTRY(cuLaunchKernel,
       (void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s,
