@@ -111,7 +111,8 @@ static bool check_tile(Check *c, Ref r, Type t)
 {
     if (t.cols > 16 && t.cols % 16)
         return BAD(c, r, "a tile of %d columns; use a multiple of 16, or fewer than 16", t.cols);
-    if (t.elem != DT_NONE && t.elem != DT_PRED && dtype_bits(t.elem) < 8)
+    bool moves_only = ir_at(c->k, r)->op == OP_COPY && c->k->warps[0];
+    if (t.elem != DT_NONE && t.elem != DT_PRED && dtype_bits(t.elem) < 8 && !moves_only)
         return BAD(c, r, "%s exists in memory only, for gemm; declare the memory as u8 and take it apart",
                    dtype_name(t.elem));
     return true;

@@ -8,7 +8,7 @@ local function case(n, k, group, from, w, more)
   return { p = p, sizes = {} }
 end
 
-local function quantized(p) return { n = p.n, k = p.k, w = p.from } end
+local function quantized(p) return { n = p.n, k = p.k, w = p.from, group = p.group } end
 
 return operator "unpack" {
   doc = "a panel of w8 or w4 to one of f32, f16 or bf16",

@@ -69,11 +69,6 @@ end
 
 -- ---- load steps -----------------------------------------------------------------------------------------------------
 
-local function panel_bytes(w, k, n)
-  local f = weight_formats[w]
-  return round_up(k, 16) * round_up(n, panel_wide) * (f.elem == "u4" and 4 or 8 * bytes_of(f.elem)) // 8
-end
-
 -- Memory that is needed only while a layer is packed: shared by all layers, since load steps run one after the other.
 local function temporary(plan, what, bytes)
   plan.temporaries = plan.temporaries or {}
@@ -113,7 +108,7 @@ local function emit_unpack(plan, part, w, to)
   local s = part.stored
   local f = { w = s.w, group = s.group, zeros = s.zeros, scale = s.from }
   local scales = weight_groups { k = part.k, group = s.group } * round_up(part.n, 16)
-  local from = { w = temporary(plan, "panel", panel_bytes(s.w, part.k, part.n)),
+  local from = { w = temporary(plan, "panel", panel_bytes(s.w, part.k, part.n, s.group)),
                  scale = temporary(plan, "scales", scales * bytes_of(s.from)),
                  zero = s.zeros and temporary(plan, "zeros", scales) }
   local order = s.perm and temporary(plan, "order", 4 * part.k)
@@ -135,7 +130,7 @@ end
 -- The places of one part in the merged buffers.
 local function slices(f, ids, part)
   local column = part.column
-  return { w = { buffer = ids.w, offset = panel_bytes(f.w, part.k, column) },
+  return { w = { buffer = ids.w, offset = panel_bytes(f.w, part.k, column, f.group) },
            scale = ids.scale and { buffer = ids.scale, offset = column * bytes_of(f.scale) },
            zero = ids.zero and { buffer = ids.zero, offset = column } }
 end
@@ -150,7 +145,7 @@ local function weight_buffers(plan, name, f, k, n, bias)
     ids[part] = plan:buffer { name = full, kind = "weight", bytes = bytes, fill = fill }
     total = total + bytes
   end
-  buffer("w", panel_bytes(f.w, k, n), f.group and { type = "u8" } or { type = f.w, scale = 0.02 })
+  buffer("w", panel_bytes(f.w, k, n, f.group), f.group and { type = "u8" } or { type = f.w, scale = 0.02 })
   if f.group then
     local scales = weight_groups { k = k, group = f.group } * n
     buffer("scale", scales * bytes_of(f.scale), { type = f.scale, scale = 0.0, mean = scale_means[f.w] })

@@ -2,25 +2,41 @@
 -- and the plan, so that packing and use can't disagree.
 --   elem    element of the packed panel [N/wide][K/unit][wide][unit]
 --   x       form of the left side (activation.lua); acc the type that a group is summed in
---   unit    elements of K side by side
+--   unit    elements of K in a 32-bit word, side by side on CPUs
+--   run     GPUs: most elements of K side by side, 64 bytes, from which the lanes of a matrix unit take 16 each
 --   zero    what is subtracted from every stored value when there are no zero points of its own
--- Columns of a panel: what a tile of four vectors reads in one row is contiguous memory, one stream for the prefetcher.
-panel_wide = 64
+-- Columns of a panel. CPUs: what a tile of four vectors reads in one row is contiguous memory, one stream for the
+-- prefetcher. GPUs: what one call of a matrix unit reads.
+panel_wide = target.gpu and 16 or 64
 
 weight_formats = {
   f32   = { elem = "f32", x = "f32", unit = 1 },
   f16   = { elem = "f16", x = "f32", unit = 2 },
-  bf16  = { elem = "bf16", x = "bf16", unit = 2 },
-  w8    = { elem = "u8", x = "s8", unit = 4, zero = 128, acc = "s32" },
-  w4    = { elem = "u4", x = "s8", unit = 8, zero = 8, acc = "s32" },
+  bf16  = { elem = "bf16", x = "bf16", unit = 2, run = 32 },
+  w8    = { elem = "u8", x = "s8", unit = 4, run = 64, zero = 128, acc = "s32" },
+  w4    = { elem = "u4", x = "s8", unit = 8, run = 128, zero = 8, acc = "s32" },
   -- bf16 dots see 128 + q (gemm.c), so 128 is part of every zero point
-  w4a16 = { elem = "u4", x = "bf16", unit = 8, zero = 8, acc = "f32", pairs = true, offset = 128 },
+  w4a16 = { elem = "u4", x = "bf16", unit = 8, run = 128, zero = 8, acc = "f32", pairs = true, offset = 128 },
 }
+
+-- Elements of K side by side: on GPUs as many as divide a group, 32 or more, or else the word's.
+function panel_unit(p)
+  local f = weight_formats[p.w]
+  local run = target.gpu and f.run or f.unit
+  while f.acc and p.group and p.group < p.k and p.group % run > 0 and run > 16 do run = run // 2 end
+  return run >= 32 and run or f.unit
+end
+
+-- Bytes of a panel of k x n weights, n columns of which may be a part of.
+function panel_bytes(w, k, n, group)
+  local p, bits = { w = w, k = k, group = group }, weight_formats[w].elem == "u4" and 4 or 8 * bytes_of(weight_formats[w].elem)
+  return round_up(round_up(k, 16), panel_unit(p)) * round_up(n, panel_wide) * bits // 8
+end
 
 -- Panel of p.k x p.n weights in format p.w; K padded to the unit and, so that rows of x can be read whole, to 16.
 function weight_panel(name, p, access)
   local f = weight_formats[p.w]
-  local layout = { panel = f.unit, wide = panel_wide, pairs = f.pairs }
+  local layout = { panel = panel_unit(p), wide = panel_wide, pairs = f.pairs }
   return argument(name, f.elem, { round_up(p.k, 16), round_up(p.n, 16) }, access, layout)
 end
 
@@ -31,23 +47,44 @@ function weight_scale(name, p, elem, access)
   return argument(name, elem, { weight_groups(p), round_up(p.n, 16) }, access, { pitch = p.pitch })
 end
 
--- ---- packing: the same panel as lines [N/wide, K/unit, wide/16, 16] of 32-bit words, a word a column ----------------
+-- ---- packing: the same panel as 32-bit words, of which a line of K has one for each column ---------------------------
+-- Single words side by side: lines [N/wide, K/unit, wide/16, 16]. Runs of several: [N/16, K/run, 16, words of a run].
+
+local function words_of_run(p) return panel_unit(p) // weight_formats[p.w].unit end
 
 function panel_lines(name, p, access)
-  local lines = round_up(p.k, 16) // weight_formats[p.w].unit
-  return argument(name, "s32", { ceil_div(p.n, panel_wide), lines, panel_wide // 16, 16 }, access)
+  local f, run = weight_formats[p.w], words_of_run(p)
+  local lines = round_up(p.k, 16) // f.unit
+  if run == 1 then return argument(name, "s32", { ceil_div(p.n, panel_wide), lines, panel_wide // 16, 16 }, access) end
+  return argument(name, "s32", { ceil_div(p.n, 16), ceil_div(lines, run), 16, run }, access)
 end
 
--- Coordinates of the line of column block `block` (16 columns).
-function panel_line(block, line)
-  local blocks = panel_wide // 16
-  return { block // blocks, line, block % blocks, 0 }
+-- Coordinates of the line of column block `block` (16 columns), and whether its words lie one below the other.
+local function panel_line(p, block, line)
+  local blocks, run = panel_wide // 16, words_of_run(p)
+  if run > 1 then return { block, line // run, 0, line % run }, true end
+  return { block // blocks, line, block % blocks, 0 }, false
 end
 
--- Stores the rows of `words`, a tile [lines, 16], as lines of one column block, of which there are `total`.
-function store_lines(k, memory, block, line, words, total)
+function store_line(k, p, memory, block, line, words)
+  local at, turned = panel_line(p, block, line)
+  k:store(memory, at, turned and words:transpose() or words)
+end
+
+function load_line(k, p, memory, block, line)
+  local at, turned = panel_line(p, block, line)
+  if turned then return k:load(memory, at, 16, 1):transpose() end
+  return k:load(memory, at, 1, 16)
+end
+
+-- Stores the rows of `words`, a tile [lines, 16], as lines of one column block, of which there are `total`. `line` is a
+-- multiple of their number.
+function store_lines(k, p, memory, block, line, words, total)
+  if words_of_run(p) > 1 and words_of_run(p) % words.rows == 0 then
+    return k:store(memory, panel_line(p, block, line), words:transpose())
+  end
   for i = 0, words.rows - 1 do
-    local function store() k:store(memory, panel_line(block, line + i), words:slice(i, 1, 0, 16)) end
+    local function store() store_line(k, p, memory, block, line + i, words:slice(i, 1, 0, 16)) end
     if total % words.rows == 0 then store() else k:when((line + i):lt(total), store) end
   end
 end

@@ -478,8 +478,10 @@ static void remove_leftovers(const Retarget *r)
 {
     for (int i = 0; i < r->shared_count; i++) {
         V g = LLVMGetNamedGlobal(r->module, r->shared[i].name);
-        if (g && !LLVMGetFirstUse(g))
-            LLVMDeleteGlobal(g);
+        if (!g)
+            continue;
+        LLVMReplaceAllUsesWith(g, LLVMGetPoison(LLVMTypeOf(g))); /* constants that no instruction has any more */
+        LLVMDeleteGlobal(g);
     }
     for (V f = LLVMGetFirstFunction(r->module), next; f; f = next) {
         size_t len;

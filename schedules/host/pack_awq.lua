@@ -17,7 +17,7 @@ return schedule "pack_awq" {} (function(k, a, p)
       local words = panel_words(f, function(i)
         return within_rows(k, p, line * 8 + i, function(row) return codes(a.qweight, row, (first + b) * 16) end)
       end)
-      k:store(a.w, panel_line(first + b, line), words)
+      store_line(k, p, a.w, first + b, line, words)
     end
   end)
   k:range(0, weight_groups(p), 1, function(g)

@@ -10,7 +10,7 @@ return schedule "pack_compressed" {} (function(k, a, p)
   local function straight()
     k:range(0, round_up(p.k, 16) // per, 16, function(line)
       local words = k:load(a.packed, { n0, line }, 16, 16):transpose()
-      store_lines(k, a.w, block, line, panel_words(f, function(i) return packed_element(words, i, bits) end),
+      store_lines(k, p, a.w, block, line, panel_words(f, function(i) return packed_element(words, i, bits) end),
                   round_up(p.k, 16) // per)
     end)
   end
@@ -23,7 +23,7 @@ return schedule "pack_compressed" {} (function(k, a, p)
           return packed_element(k:load(a.packed, { n0, column // per }, 16, 1):transpose(), column % per, bits)
         end)
       end)
-      k:store(a.w, panel_line(block, line), words)
+      store_line(k, p, a.w, block, line, words)
     end)
   end
 

@@ -7,7 +7,7 @@ return schedule "pack_dense" {} (function(k, a, p)
     local rows = float_code(p.w, k:load(a.source, { block * 16, k0 }, 16, 16)):transpose()
     for line = 0, 16 // f.unit - 1 do
       local words = panel_words(f, function(i) return rows:slice(line * f.unit + i, 1, 0, 16) end)
-      k:store(a.w, panel_line(block, k0 // f.unit + line), words)
+      store_line(k, p, a.w, block, k0 // f.unit + line, words)
     end
   end)
 end)

@@ -9,7 +9,7 @@ return schedule "pack_gptq" {} (function(k, a, p)
   local function straight(n0, at) -- 16 rows: whole words keep their rows, the elements change places
     k:range(0, round_up(p.k, 16) // per, 16 // per, function(line)
       local words = k:load(a.qweight, { line, n0 }, 16 // per, 16)
-      store_lines(k, a.w, at, line, panel_words(f, function(i) return packed_element(words, i, bits) end),
+      store_lines(k, p, a.w, at, line, panel_words(f, function(i) return packed_element(words, i, bits) end),
                   round_up(p.k, 16) // per)
     end)
   end
@@ -22,7 +22,7 @@ return schedule "pack_gptq" {} (function(k, a, p)
           return packed_element(k:load(a.qweight, { row // per, n0 }, 1, 16), row % per, bits)
         end)
       end)
-      k:store(a.w, panel_line(at, line), words)
+      store_line(k, p, a.w, at, line, words)
     end)
   end
 

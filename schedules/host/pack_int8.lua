@@ -7,7 +7,7 @@ return schedule "pack_int8" {} (function(k, a, p)
     local rows = (k:load(a.source, { block * 16, k0 }, 16, 16):cast("s32") + 128):transpose()
     for line = 0, 3 do
       local words = panel_words(f, function(i) return rows:slice(line * 4 + i, 1, 0, 16) end)
-      k:store(a.w, panel_line(block, k0 // 4 + line), words)
+      store_line(k, p, a.w, block, k0 // 4 + line, words)
     end
   end)
   k:range(0, weight_groups(p), 1, function(g)

@@ -26,7 +26,7 @@ return schedule "pack_quantized" {} (function(k, a, p)
       q = q:max(0):min(2 * f.zero - 1):cast("s32")
       for line = 0, 16 // f.unit - 1 do
         local words = panel_words(f, function(i) return q:slice(line * f.unit + i, 1, 0, 16) end)
-        k:store(a.w, panel_line(block, k0 // f.unit + line), words)
+        store_line(k, p, a.w, block, k0 // f.unit + line, words)
       end
     end)
   end

@@ -1,0 +1,72 @@
+-- matmul.lua - a block computes R rows x C columns. Pieces of K of x and of the weights come through on-chip memory, a few
+-- ahead of the matrix units; a piece is a group of the weights' scales, or 64 elements where there are none.
+local function pieces(p) -- elements of K a piece, and whether each has scales of its own
+  local f = weight_formats[p.w]
+  if not f.acc then return 64, false end
+  if p.group <= 256 then return round_up(p.group, panel_unit(p)), true end
+  return 128, false
+end
+
+return schedule "matmul" {
+  settings = { rows = { 16, 32, 64, 128 }, cols = { 64, 32, 128 }, warps = { 4, 2, 8 }, stages = { 3, 2, 4, 6 } },
+  fits = function(p) return weight_formats[p.w].x ~= "f32" and panel_unit(p) >= 32 end,
+  -- bucket: most rows of a call
+  default = function(p, bucket)
+    local rows = (not bucket or bucket == 0) and 64 or bucket > 16 and 32 or 16
+    return { rows = rows, cols = rows > 32 and 64 or 32, warps = rows > 32 and 4 or 2, stages = target.gpu.stages > 1 and 4 or 1 }
+  end,
+  sensible = function(p, s, bucket)
+    local row_warps = s.rows >= 64 and 2 or 1
+    if s.cols // (s.warps // row_warps) < 16 then return false end
+    return s.rows * s.cols // (s.warps * target.gpu.wave) <= (p.act and 32 or 64)
+  end,
+} (function(k, a, p, s)
+  local f, over, R, C = weight_formats[p.w], p.over or "tokens", s.rows, s.cols
+  local piece, grouped = pieces(p)
+  local row_warps = R >= 64 and s.warps > 1 and 2 or 1
+  local sides = p.act == "silu_mul" and { "", "2" } or { "" }
+  k:warps(row_warps, s.warps // row_warps)
+  k:tiles({ n = ceil_div(round_up(p.n, 16), C) }, { size = over, div = R })
+  local n0, m0 = k:block(0) * C, k:block(1) * R
+
+  local x, w, sum, part = k:shared(f.x, { R, piece }), {}, {}, {}
+  for _, side in ipairs(sides) do
+    w[side] = k:shared(f.elem, { piece, C }, { panel = panel_unit(p), wide = panel_wide, pairs = f.pairs })
+    sum[side] = k:frag("f32", R, C, "acc"):set(0)
+    part[side] = f.acc and k:frag(f.acc, R, C, "acc") or sum[side]
+  end
+
+  -- Dot products of a group begin at -zero * sum(x).
+  local function begin(side, g)
+    local zero = p.zeros and k:load(a["zero" .. side], { g, n0 }, 1, C):cast(f.acc) + (f.offset or 0)
+    part[side]:set(k:load(a.x_sum, { m0, g }, R, 1) * (zero and -zero or -(f.zero + (f.offset or 0))))
+  end
+
+  local function finish(side, g)
+    local product = part[side]:f32()
+    if f.x == "s8" then product = product * k:load(a.x_scale, { m0, g }, R, 1) end
+    sum[side]:set(k:fma(product, k:load(a["scale" .. side], { g, n0 }, 1, C):f32(), sum[side]))
+  end
+
+  for _, side in ipairs(f.acc and not grouped and sides or {}) do begin(side, k:const("s64", 0)) end
+  local bits = f.elem == "u4" and 4 or 8 * bytes_of(f.elem)
+  local stage = R * (piece * bytes_of(f.x) + 64) + #sides * piece * C * bits // 8
+  k:pipelined(0, ceil_div(p.k, piece), 1, { stages = math.min(s.stages, target.gpu.shared // stage) }, function(i)
+    k:copy(k:view(x, { 0, 0 }, R, piece), k:view(a.x, { m0, i * piece }, R, piece))
+    for _, side in ipairs(sides) do
+      k:copy(k:view(w[side], { 0, 0 }, piece, C), k:view(a["w" .. side], { i * piece, n0 }, piece, C))
+    end
+    for _, side in ipairs(sides) do
+      if grouped then begin(side, i) end
+      k:gemm(part[side], k:view(x, { 0, 0 }, R, piece), k:view(w[side], { 0, 0 }, piece, C))
+      if grouped then finish(side, i) end
+    end
+  end)
+  for _, side in ipairs(f.acc and not grouped and sides or {}) do finish(side, k:const("s64", 0)) end
+
+  local function product(side) return p.bias and sum[side] + k:load(a["bias" .. side], { n0 }, 1, C) or sum[side] end
+  local y = product("")
+  if #sides == 2 then y = y:silu() * product("2") end
+  if p.residual then y = y + k:load(a.y, { m0, n0 }, R, C) end
+  k:store(a.y, { m0, n0 }, y)
+end)
