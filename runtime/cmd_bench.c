@@ -153,8 +153,9 @@ static void print_json(const Bench *b, const Model *m, const BenchLimits *l, con
     for (size_t i = 0; i < count; i++)
         json_array_append_new(results, json_row(l, &rows[i]));
     cmd_print_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:f,s:{s:f,s:s,s:f},s:o}", "architecture", p->architecture,
-                             "weights", p->weights, "target", model_target(m), "device", model_device_label(m), "threads", model_threads(m), "prompt",
-                             (json_int_t)b->prompt, "decode", (json_int_t)b->decode, "load_seconds", load, "limits",
+                             "weights", p->weights, "target", model_target(m), "device", model_device_label(m),
+                             "threads", model_threads(m), "prompt", (json_int_t)b->prompt, "decode", (json_int_t)b->decode,
+                             "load_seconds", load, "limits",
                              "read_bytes_per_second", l->read_rate, "peak", p->peak, "peak_operations_per_second",
                              l->peak_rate, "results", results));
 }

@@ -237,7 +237,8 @@ static bool start_api(Serve *s, ApiOptions *o, Err *err)
 static bool start(Serve *s, const char *model, Err *err)
 {
     ApiOptions o = {0};
-    if (!set_up_log(&s->flags, err) || !device_name_valid(s->run.device, err) || !choose_pooling(&s->flags, &o.pooling, err) ||
+    if (!set_up_log(&s->flags, err) || !device_name_valid(s->run.device, err) ||
+        !choose_pooling(&s->flags, &o.pooling, err) ||
         !session_begin(&s->session, model, err) || !choose_defaults(s, err) || !load_chat(s, err) ||
         !choose_parsers(s, &o.tools, &o.reasoning, err))
         return false;
@@ -275,8 +276,8 @@ static void announce(const Serve *s)
     log_event(LOG_INFO, "start", "version", "s", BLADE_VERSION, "model", "s", s->flags.names.at[0], "folder", "s",
               s->session.dir, "address", "s", address, "keys", "d", (int)s->flags.keys.len - 1, "device", "s",
               model_device_label(s->session.model), "target", "s", model_target(s->session.model), "threads", "d",
-              model_threads(s->session.model), "max_num_seqs", "l", l->seqs, "max_num_batched_tokens", "l", l->tokens, "max_model_len", "l", l->max_model_len,
-              "kv_cache_tokens", "l", l->pages * l->page_tokens, NULL);
+              model_threads(s->session.model), "max_num_seqs", "l", l->seqs, "max_num_batched_tokens", "l", l->tokens,
+              "max_model_len", "l", l->max_model_len, "kv_cache_tokens", "l", l->pages * l->page_tokens, NULL);
     printf("blade: serving %s on %s (%" PRId64 " sequences of at most %" PRId64 " tokens, KV cache of %" PRId64
            " tokens, %s)\n", s->flags.names.at[0], address, l->seqs, l->max_model_len, l->pages * l->page_tokens,
            model_target(s->session.model));

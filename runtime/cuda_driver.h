@@ -1,5 +1,6 @@
-/* cuda_driver.h - what Blade uses of NVIDIA's driver API, written down from its documentation, so that building needs no
- * toolkit: names of entry points in libcuda.so.1 and numbers. Source: "CUDA Driver API", NVIDIA, version 11.4 and later.
+/* cuda_driver.h - what Blade uses of NVIDIA's driver API, written down from its documentation, so that building needs
+ * no toolkit: names of entry points in libcuda.so.1 and numbers. Source: "CUDA Driver API", NVIDIA, version 11.4 and
+ * later.
  */
 #ifndef BLADE_CUDA_DRIVER_H
 #define BLADE_CUDA_DRIVER_H

@@ -80,16 +80,18 @@ void host_memory(int64_t *available, int64_t *total);
 enum { DEVICE_FILL_TILE = 4099 * 64 };
 void device_fill_tile(uint8_t *tile, size_t n, const PlanFill *fill, uint64_t seed);
 
-/* device_gpu.c. Opens the GPU that `name` means: "auto" (NULL), "host", "cuda", "cuda:1", "hip", "hip:0". *d is NULL for
- * the host, which is also what "auto" means where no GPU is usable. One that was asked for and is not there is an error. */
+/* device_gpu.c. Opens the GPU that `name` means: "auto" (NULL), "host", "cuda", "cuda:1", "hip", "hip:0". *d is NULL
+ * for the host, which is also what "auto" means where no GPU is usable. One that was asked for and is not there is an
+ * error. */
 bool device_gpu_open(const char *name, Device **d, Err *err);
 bool device_name_valid(const char *name, Err *err); /* whether it is such a name; NULL is */
 
-/* device_target.c. How well a pack for `target` serves a device whose own target is `device` ("": the host): 0 best, more
- * is worse, -1 not at all. */
+/* device_target.c. How well a pack for `target` serves a device whose own target is `device` ("": the host): 0 best,
+ * more is worse, -1 not at all. */
 int device_rank(const char *device, const char *target);
-/* The target of an NVIDIA GPU by its compute capability, of an AMD GPU by the name of its architecture ("gfx90a:sramecc+"),
- * of a stand-in by its name "SIMT sm_80" ("simt:sm_80"); false and a message when there is none. */
+/* The target of an NVIDIA GPU by its compute capability, of an AMD GPU by the name of its architecture
+ * ("gfx90a:sramecc+"), of a stand-in by its name "SIMT sm_80" ("simt:sm_80"); false and a message when there is none.
+ */
 bool device_target_nvidia(const char *name, int major, int minor, char target[DEVICE_TARGET_BYTES], Err *err);
 bool device_target_amd(const char *name, const char *arch, char target[DEVICE_TARGET_BYTES], Err *err);
 

@@ -72,8 +72,8 @@ static int load(void **module, const void *image, char *log, unsigned log_bytes)
     return cu.ModuleLoadDataEx(module, image, COUNT(options), options, values);
 }
 
-/* Asking for an attribute makes a driver that loads functions when they are first used load this one now: in the middle of
- * a graph it could not. */
+/* Asking for an attribute makes a driver that loads functions when they are first used load this one now: in the
+ * middle of a graph it could not. */
 static int prepare(void *function, int threads, int shared)
 {
     enum { PLAIN_SHARED = 48 << 10 }; /* bytes that a block gets without asking */
@@ -86,7 +86,7 @@ static int prepare(void *function, int threads, int shared)
 }
 
 const GpuVendor gpu_cuda = {
-    .name = "cuda", .libraries = {"libcuda.so.1"}, .install = "NVIDIA's driver", .dynamic_shared = true, .calls = &calls,
-    .symbols = symbols, .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter, .load = load,
-    .prepare = prepare, .describe = describe,
+    .name = "cuda", .libraries = {"libcuda.so.1"}, .install = "NVIDIA's driver", .dynamic_shared = true,
+    .calls = &calls, .symbols = symbols, .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter,
+    .load = load, .prepare = prepare, .describe = describe,
 };

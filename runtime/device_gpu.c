@@ -1,8 +1,9 @@
-/* device_gpu.c - a GPU as a device: one stream that everything goes through in order, memory from the driver's pool, pinned
- * mirrors of what the host shares, modules, and graphs of recorded launches. The drivers behind it: device_cuda.c,
- * device_hip.c.
+/* device_gpu.c - a GPU as a device: one stream that everything goes through in order, memory from the driver's pool,
+ * pinned mirrors of what the host shares, modules, and graphs of recorded launches. The drivers behind it:
+ * device_cuda.c, device_hip.c.
  *
- * Errors: calls that have an Err give their own; others note the first failure, and the device does nothing from then on.
+ * Errors: calls that have an Err give their own; others note the first failure, and the device does nothing from then
+ * on.
  */
 #include "device_gpu.h"
 
@@ -386,7 +387,8 @@ static bool load_code(Device *d, const Plan *p, const uint8_t *code, Err *err)
     return !atomic_load(&l.failed);
 }
 
-/* The array of parameters ends with NULL: drivers know from the code how many there are, the stand-ins of the tests count. */
+/* The array of parameters ends with NULL: drivers know from the code how many there are, the stand-ins of the tests
+ * count. */
 static void launch(Device *d, int kernel, void *const *buffers, int count, const int64_t *sizes, int64_t blocks)
 {
     Gpu *g = (Gpu *)d;
@@ -405,8 +407,9 @@ static void launch(Device *d, int kernel, void *const *buffers, int count, const
                 g->base.label, k->name, (long long)blocks);
         return;
     }
-    note(g, g->call->launch(k->function, (unsigned)blocks, 1, 1, k->threads, 1, 1, k->shared, g->stream, parameters, NULL),
-         "launching kernel ", k->name);
+    int error = g->call->launch(k->function, (unsigned)blocks, 1, 1, k->threads, 1, 1, k->shared, g->stream, parameters,
+                                NULL);
+    note(g, error, "launching kernel ", k->name);
 }
 
 /* ---- graphs --------------------------------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* device_gpu.h - a GPU's driver as device_gpu.c uses it; private to it, device_cuda.c and device_hip.c.
  *
- * CUDA's driver API and HIP have most functions in common, name apart: GPU_CALLS lists them with the parameters that both
- * take. Handles are pointers in both, and so are addresses on the device. Every function gives 0 or an error's number.
+ * CUDA's driver API and HIP have most functions in common, name apart: GPU_CALLS lists them with the parameters that
+ * both take. Handles are pointers in both, and so are addresses on the device. Every function gives 0 or an error's
+ * number.
  */
 #ifndef BLADE_DEVICE_GPU_H
 #define BLADE_DEVICE_GPU_H

@@ -34,8 +34,8 @@ static void describe(int error, const char **name, const char **text)
     *text = hip.GetErrorString(error);
 }
 
-/* Only the structure of properties tells the architecture. It differs between versions, but nothing else in it is a text
- * that begins so. */
+/* Only the structure of properties tells the architecture. It differs between versions, but nothing else in it is a
+ * text that begins so. */
 static const char *find_arch(const char *properties)
 {
     for (const char *p = properties; p < properties + HIP_PROPERTIES_BYTES - 32; p++)
@@ -86,6 +86,7 @@ static int prepare(void *function, int threads, int shared)
 
 const GpuVendor gpu_hip = {
     .name = "hip", .libraries = {"libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"},
-    .install = "AMD's ROCm", .calls = &calls, .symbols = symbols, .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter, .load = load,
+    .install = "AMD's ROCm", .calls = &calls, .symbols = symbols,
+    .symbols_count = COUNT(symbols), .open = open, .close = close, .enter = enter, .load = load,
     .prepare = prepare, .describe = describe,
 };

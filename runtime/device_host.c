@@ -1,5 +1,5 @@
-/* device_host.c - the CPU as a device: blocks are ranges of a pool's job, memory is mapped with huge pages; launches run
- * at once or through a queue, on a thread that is the pool's thread 0. */
+/* device_host.c - the CPU as a device: blocks are ranges of a pool's job, memory is mapped with huge pages; launches
+ * run at once or through a queue, on a thread that is the pool's thread 0. */
 #include "device.h"
 
 #include <errno.h>

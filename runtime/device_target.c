@@ -61,7 +61,8 @@ bool device_target_nvidia(const char *name, int major, int minor, char target[DE
             snprintf(target, DEVICE_TARGET_BYTES, "%s", nvidia[i].target);
             return true;
         }
-    return err_set(err, "%s has compute capability %d.%d; 8.0 is the least that Blade has code for", name, major, minor);
+    return err_set(err, "%s has compute capability %d.%d; 8.0 is the least that Blade has code for", name, major,
+                   minor);
 }
 
 bool device_target_amd(const char *name, const char *arch, char target[DEVICE_TARGET_BYTES], Err *err)

@@ -385,8 +385,8 @@ bool exec_wait(Exec *e, Err *err)
     return e->device->ops->sync(e->device, err);
 }
 
-bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT], int64_t blocks,
-                   Err *err)
+bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT],
+                   int64_t blocks, Err *err)
 {
     e->device->ops->launch(e->device, kernel, buffers, count, put_sizes(e, ONCE, sizes), blocks);
     return exec_wait(e, err);

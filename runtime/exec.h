@@ -1,9 +1,9 @@
 /* exec.h - a plan at work on a device: its buffers, its code, and the runs of its launch lists.
  *
- * On a device with a memory of its own, inputs and outputs have a mirror in the host's memory: a run copies what the step
- * uses of the inputs first, and what the caller will read of the outputs last. Launch lists for a bounded number of tokens
- * are recorded once and replayed: with grids for the most that the bucket allows, since kernels take the real sizes from
- * memory and blocks beyond them return at once.
+ * On a device with a memory of its own, inputs and outputs have a mirror in the host's memory: a run copies what the
+ * step uses of the inputs first, and what the caller will read of the outputs last. Launch lists for a bounded number
+ * of tokens are recorded once and replayed: with grids for the most that the bucket allows, since kernels take the
+ * real sizes from memory and blocks beyond them return at once.
  */
 #ifndef BLADE_EXEC_H
 #define BLADE_EXEC_H
@@ -37,15 +37,16 @@ typedef struct ExecRun {
     bool logits; /* the host will read them */
 } ExecRun;
 
-/* Begins to run with sizes none of which is above its capacity. What was begun runs in order; the sizes are copied; no
- * allocation, no system call but to wake a thread and what a GPU's driver makes. A set may be used again after exec_wait. */
+/* Begins to run with sizes none of which is above its capacity. What was begun runs in order; the sizes are copied;
+ * no allocation, no system call but to wake a thread and what a GPU's driver makes. A set may be used again after
+ * exec_wait. */
 void exec_start(Exec *e, const ExecRun *run, const int64_t sizes[SIZE_COUNT]);
 /* Until all is done; false and a message when the device has failed, now or before: then outputs mean nothing. */
 bool exec_wait(Exec *e, Err *err);
 
 /* One launch with `count` explicit arguments, finished on return: load steps, limit kernels. */
-bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT], int64_t blocks,
-                   Err *err);
+bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT],
+                   int64_t blocks, Err *err);
 
 void exec_set_graphs(Exec *e, bool wanted); /* false: launch lists are never recorded */
 

@@ -1,5 +1,5 @@
-/* hip_driver.h - what Blade uses of AMD's HIP, written down from its documentation, so that building needs no ROCm: names
- * of entry points in libamdhip64.so and numbers. Source: "HIP API reference", AMD, ROCm 5.3 and later.
+/* hip_driver.h - what Blade uses of AMD's HIP, written down from its documentation, so that building needs no ROCm:
+ * names of entry points in libamdhip64.so and numbers. Source: "HIP API reference", AMD, ROCm 5.3 and later.
  */
 #ifndef BLADE_HIP_DRIVER_H
 #define BLADE_HIP_DRIVER_H

@@ -27,8 +27,8 @@ typedef struct JitRequest {
 /* Opens the pack. `warning` gets a text when the user should know something (it is left alone otherwise). */
 bool jit_pack(const JitRequest *r, Pack *pack, Buf *warning, Err *err);
 
-/* Opens a pack file: it must be for this checkpoint and a target that the device runs (device_rank), the best of which is
- * selected. `weights` NULL takes whatever weight format it has. */
+/* Opens a pack file: it must be for this checkpoint and a target that the device runs (device_rank), the best of
+ * which is selected. `weights` NULL takes whatever weight format it has. */
 bool jit_open(const char *path, uint64_t fingerprint, const char *device, const char *weights, Pack *pack, Err *err);
 
 /* The same for a pack that the user named. Where it does not fit, the generator is here, and it is known which weight

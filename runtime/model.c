@@ -55,7 +55,8 @@ static bool open_pack(Model *m, Err *err)
     char path[4096];
     model_path(m, path, sizeof path);
     JitRequest r = {
-        .model = path, .fingerprint = fingerprint, .target = m->device ? m->device->target : NULL, .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
+        .model = path, .fingerprint = fingerprint, .target = m->device ? m->device->target : NULL,
+        .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
     };
     if (!o->pack)

@@ -74,14 +74,15 @@ const char *model_target(const Model *m);  /* of the pack: "x86-64-v4" */
 uint64_t model_fingerprint(const Model *m); /* of the checkpoint */
 const char *model_warning(const Model *m); /* something the user should know after loading; NULL when nothing */
 
-/* The host's array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the pack
- * gives no hidden states). Row stride of the block table is the step's table_width, of the logits model_plan()->logits_stride, of
- * hidden states model_plan()->hidden_stride. */
+/* The host's array of an output, or of an input in set 0, for the limits above, never NULL (but IO_HIDDEN, when the
+ * pack gives no hidden states). Row stride of the block table is the step's table_width, of the logits
+ * model_plan()->logits_stride, of hidden states model_plan()->hidden_stride. */
 void *model_io(Model *m, PlanIo io);
 /* The array of an input in set 0 or 1: one set can be written while the step of the other runs. */
 void *model_input(Model *m, int set, PlanIo io);
 
-/* Zeroes a page in all layers, behind the steps that were begun. Do it when a page is handed to a sequence: stale contents may hold NaN, and 0 * NaN. */
+/* Zeroes a page in all layers, behind the steps that were begun. Do it when a page is handed to a sequence: stale
+ * contents may hold NaN, and 0 * NaN. */
 void model_zero_page(Model *m, int64_t page);
 
 typedef struct ModelStep { /* sizes of this step; none above its limit */

@@ -19,8 +19,8 @@ bool weights_random(Exec *e, WeightsProgress *progress, void *context, Err *err)
  * those it uses in place. With a NULL checkpoint: what weights_random allocates, which is all of them. */
 void weights_mapped(const Plan *p, const Checkpoint *c, int64_t *copied, int64_t *in_place);
 
-/* Bytes of the checkpoint that a device with a memory of its own holds at a time while loading, beside the plan's buffers:
- * the tensors of one load step. */
+/* Bytes of the checkpoint that a device with a memory of its own holds at a time while loading, beside the plan's
+ * buffers: the tensors of one load step. */
 int64_t weights_copied_at_once(const Plan *p, const Checkpoint *c);
 
 #endif

@@ -1,6 +1,7 @@
 """A running `blade serve` for end-to-end tests: started on a free port, asked with the standard library, stopped."""
 import http.client
 import json
+import os
 import pathlib
 import re
 import shutil

@@ -53,7 +53,8 @@ static int function_set(void *function, int which, int value)
     return st_status();
 }
 
-static int launch(void *f, const unsigned *grid, const unsigned *block, unsigned shared, void *s, void **p, void **extra)
+static int launch(void *f, const unsigned *grid, const unsigned *block, unsigned shared, void *s, void **p,
+                  void **extra)
 {
     if (extra || grid[1] != 1 || grid[2] != 1 || block[1] != 1 || block[2] != 1)
         return CUDA_ERROR_INVALID_VALUE;
@@ -92,7 +93,8 @@ ENTRY(cuEventSynchronize, (void *event), st_event_wait(event))
 ENTRY(cuModuleLoadDataEx, (void **module, const void *image, unsigned count, const int *options, void **values),
       module_load(module, image, count, options, values))
 ENTRY(cuModuleUnload, (void *module), st_module_free(module))
-ENTRY(cuModuleGetFunction, (void **function, void *module, const char *name), st_module_function(function, module, name))
+ENTRY(cuModuleGetFunction, (void **function, void *module, const char *name),
+      st_module_function(function, module, name))
 ENTRY(cuFuncGetAttribute, (int *value, int which, void *function), function_get(value, which, function))
 ENTRY(cuFuncSetAttribute, (void *function, int which, int value), function_set(function, which, value))
 ENTRY(cuLaunchKernel,
@@ -122,7 +124,8 @@ static const struct {
     {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {CUDA_ERROR_NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {CUDA_ERROR_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
-    {CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"},
+    {CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+     "too many resources requested for launch"},
     {CUDA_ERROR_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},

@@ -14,7 +14,8 @@ static int properties(char *p)
     return st_status();
 }
 
-static int launch(void *f, const unsigned *grid, const unsigned *block, unsigned shared, void *s, void **p, void **extra)
+static int launch(void *f, const unsigned *grid, const unsigned *block, unsigned shared, void *s, void **p,
+                  void **extra)
 {
     if (extra || shared || grid[1] != 1 || grid[2] != 1 || block[1] != 1 || block[2] != 1)
         return hipErrorInvalidValue;
@@ -40,7 +41,8 @@ ENTRY(hipMemcpyDtoDAsync, (void *to, const void *from, size_t n, void *s), st_co
 ENTRY(hipMemsetD8Async, (void *to, unsigned char byte, size_t n, void *s), st_set(to, n, byte, n, 1, s))
 ENTRY(hipMemset2DAsync, (void *to, size_t pitch, int byte, size_t width, size_t rows, void *s),
       st_set(to, pitch, (unsigned)byte & 255, width, rows, s))
-ENTRY(hipStreamCreateWithFlags, (void **stream, unsigned flags), flags > 1 ? hipErrorInvalidValue : st_stream_new(stream))
+ENTRY(hipStreamCreateWithFlags, (void **stream, unsigned flags),
+      flags > 1 ? hipErrorInvalidValue : st_stream_new(stream))
 ENTRY(hipStreamDestroy, (void *stream), st_stream_free(stream))
 ENTRY(hipStreamSynchronize, (void *stream), st_stream_wait(stream))
 ENTRY(hipEventCreateWithFlags, (void **event, unsigned flags), flags > 7 ? hipErrorInvalidValue : st_event_new(event))
@@ -49,7 +51,8 @@ ENTRY(hipEventRecord, (void *event, void *stream), st_event_record(event, stream
 ENTRY(hipEventSynchronize, (void *event), st_event_wait(event))
 ENTRY(hipModuleLoadData, (void **module, const void *image), st_module_load(module, image, NULL, 0))
 ENTRY(hipModuleUnload, (void *module), st_module_free(module))
-ENTRY(hipModuleGetFunction, (void **function, void *module, const char *name), st_module_function(function, module, name))
+ENTRY(hipModuleGetFunction, (void **function, void *module, const char *name),
+      st_module_function(function, module, name))
 ENTRY(hipModuleLaunchKernel,
       (void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s,
        void **parameters, void **extra),

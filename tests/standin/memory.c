@@ -1,5 +1,5 @@
-/* memory.c - the stand-in's memory: each allocation ends where a page begins that faults, and none is ever used twice, so
- * that late uses fault as well. */
+/* memory.c - the stand-in's memory: each allocation ends where a page begins that faults, and none is ever used
+ * twice, so that late uses fault as well. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>

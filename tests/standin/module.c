@@ -33,7 +33,8 @@ int st_module_load(void **module, const void *image, char *log, size_t log_bytes
     if (st_status())
         return st_status();
     Err err = {0};
-    bool elf = !memcmp(image, ELFMAG, SELFMAG) || err_set(&err, "no object for this CPU: packs of simt: targets run here");
+    bool elf = !memcmp(image, ELFMAG, SELFMAG) ||
+               err_set(&err, "no object for this CPU: packs of simt: targets run here");
     Module *m = xcalloc(1, sizeof *m);
     ObjectSource source = {"kernel", image, elf ? image_size(image) : 0, "kernel"};
     void *entry = NULL;

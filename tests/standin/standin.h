@@ -1,16 +1,16 @@
-/* standin.h - a GPU driver for tests, behind the entry points of cuda.c and hip.c: kernels are objects for this CPU that the
- * SIMT machine runs, everything else behaves like a driver at its worst.
+/* standin.h - a GPU driver for tests, behind the entry points of cuda.c and hip.c: kernels are objects for this CPU
+ * that the SIMT machine runs, everything else behaves like a driver at its worst.
  *
  *   - Nothing that is begun on a stream happens before somebody waits for it: what was overwritten too early, or read
  *     without waiting, shows.
- *   - The device's memory can't be touched by the host in between; pages behind each allocation fault; fresh memory is
- *     0xFF. Addresses that are not the device's are refused as arguments of kernels.
+ *   - The device's memory can't be touched by the host in between; pages behind each allocation fault; fresh memory
+ *     is 0xFF. Addresses that are not the device's are refused as arguments of kernels.
  *   - An error of a kernel stays: all later calls give it too.
  *
- * Environment: BLADE_STANDIN_TARGET, the architecture ("sm_80" for cuda.c, "gfx942" for hip.c; the library of the other
- * vendor has no device then). BLADE_STANDIN_MEMORY, MiB (1024). BLADE_STANDIN_FAIL=WHAT:N, the N-th allocation ("alloc"),
- * launch ("launch") or wait ("sync") fails, or the device is lost at the N-th launch ("lost"). BLADE_STANDIN_ORDER=reverse,
- * warps take turns from the last to the first.
+ * Environment: BLADE_STANDIN_TARGET, the architecture ("sm_80" for cuda.c, "gfx942" for hip.c; the library of the
+ * other vendor has no device then). BLADE_STANDIN_MEMORY, MiB (1024). BLADE_STANDIN_FAIL=WHAT:N, the N-th allocation
+ * ("alloc"), launch ("launch") or wait ("sync") fails, or the device is lost at the N-th launch ("lost") or launch of
+ * a graph ("graph"). BLADE_STANDIN_ORDER=reverse, warps take turns from the last to the first.
  *
  * Functions give 0 or an error's number, which CUDA and HIP have in common. Any thread may call them.
  */

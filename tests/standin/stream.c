@@ -202,8 +202,8 @@ int st_copy(StCopy kind, void *to, const void *from, size_t n, void *stream)
     bool in = kind == ST_IN, out = kind == ST_OUT;
     Command c = {.kind = COMMAND_COPY, .copy = kind, .to = to, .from = from, .n = n};
     if ((out ? st_is_device(to) : !st_on_device(to, n)) || (in ? st_is_device(from) : !st_on_device(from, n)))
-        return st_refuse(CUDA_ERROR_INVALID_VALUE, "a copy of %zu bytes from %p to %p leaves the device's memory", n, from,
-                         to);
+        return st_refuse(CUDA_ERROR_INVALID_VALUE, "a copy of %zu bytes from %p to %p leaves the device's memory", n,
+                         from, to);
     if (in && !st_is_pinned(from, n)) {
         if (forbidden())
             return forbidden();
@@ -217,15 +217,17 @@ int st_set(void *to, size_t pitch, unsigned byte, size_t width, size_t rows, voi
 {
     for (size_t i = 0; i < rows; i++)
         if (!st_on_device((char *)to + i * pitch, width))
-            return st_refuse(CUDA_ERROR_INVALID_VALUE, "%zu bytes at %p are set outside of the device's memory", width, to);
-    return begin(stream, (Command){.kind = COMMAND_SET, .to = to, .pitch = pitch, .byte = byte, .n = width, .rows = rows});
+            return st_refuse(CUDA_ERROR_INVALID_VALUE, "%zu bytes at %p are set outside of the device's memory", width,
+                             to);
+    Command c = {.kind = COMMAND_SET, .to = to, .pitch = pitch, .byte = byte, .n = width, .rows = rows};
+    return begin(stream, c);
 }
 
-static int launch_fails(void)
+static int launch_fails(bool graph)
 {
     if (st_status())
         return st_status();
-    if (st_fails("lost"))
+    if (st_fails("lost") || (graph && st_fails("graph")))
         return st_break(CUDA_ERROR_UNKNOWN, "the device was told to be lost");
     return st_fails("launch") ? CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES : 0;
 }
@@ -233,7 +235,7 @@ static int launch_fails(void)
 int st_launch(void *function, unsigned blocks, unsigned threads, unsigned shared, void *stream, void **parameters)
 {
     Command c = {.kind = COMMAND_LAUNCH, .kernel = function, .blocks = blocks, .threads = threads, .shared = shared};
-    int error = launch_fails();
+    int error = launch_fails(false);
     if (error)
         return error;
     if (!blocks || !threads || threads > SIMT_MAX_THREADS || shared > MAX(c.kernel->shared_allowed, 48 << 10))
@@ -244,8 +246,9 @@ int st_launch(void *function, unsigned blocks, unsigned threads, unsigned shared
             return st_refuse(CUDA_ERROR_INVALID_VALUE, "a launch with more than %d arguments", MAX_ARGUMENTS);
         c.arguments[c.count] = *(void **)parameters[c.count];
         if (!st_on_device(c.arguments[c.count], 0))
-            return st_refuse(CUDA_ERROR_INVALID_VALUE, "argument %d of a launch is %p, which is not the device's memory",
-                             c.count, c.arguments[c.count]);
+            return st_refuse(CUDA_ERROR_INVALID_VALUE, "argument %d of a launch is %p: not the device's memory",
+                             c.count,
+                             c.arguments[c.count]);
     }
     if (!st_device()->nvidia)
         c.shared = 64 << 10; /* the code has its on-chip memory itself */
@@ -299,7 +302,7 @@ int st_graph_free(void *graph)
 
 int st_graph_launch(void *executable, void *stream)
 {
-    int error = launch_fails();
+    int error = launch_fails(true);
     return error ? error : begin(stream, (Command){.kind = COMMAND_GRAPH, .graph = executable});
 }
 
