@@ -131,6 +131,17 @@ static bool infer_elementwise(const Kernel *k, Ins *i, Err *err)
     return true;
 }
 
+static bool is_power(int n) { return n > 0 && (n & (n - 1)) == 0; }
+
+static bool infer_reshape(Type from, Type to, Err *err)
+{
+    if (!is_power(from.rows) || !is_power(from.cols) || !is_power(to.rows) || !is_power(to.cols) ||
+        (int64_t)from.rows * from.cols != (int64_t)to.rows * to.cols)
+        return err_set(err, "'reshape' from %d x %d to %d x %d; all four must be powers of two and the elements as many",
+                       from.rows, from.cols, to.rows, to.cols);
+    return true;
+}
+
 static bool infer_shape(const Kernel *k, Ins *i, Err *err)
 {
     Type t = type_of(k, i->arg[0]);
@@ -161,6 +172,13 @@ static bool infer_shape(const Kernel *k, Ins *i, Err *err)
     case OP_TRANSPOSE:
         i->type = (Type){t.elem, t.cols, t.rows};
         return true;
+    case OP_RESHAPE:
+        i->type.elem = t.elem;
+        return infer_reshape(t, i->type, err);
+    case OP_SCAN:
+        i->type = t;
+        return is_integer(t.elem) || err_set(err, "'scan' of %s; only sums of integers are the same in any order",
+                                             dtype_name(t.elem));
     default: /* REDUCE */
         i->type = i->b == 1 ? (Type){t.elem, t.rows, 1} : (Type){t.elem, 1, t.cols};
         return true;

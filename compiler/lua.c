@@ -86,7 +86,8 @@ static const luaL_Reg kernel_methods[] = {
     {NULL, NULL}};
 
 static const luaL_Reg value_methods[] = {
-    {"slice", l_slice}, {"join", l_join}, {"transpose", l_transpose}, {"reduce", l_reduce}, {"set", l_set}, {NULL, NULL}};
+    {"slice", l_slice}, {"join", l_join}, {"transpose", l_transpose}, {"reshape", l_reshape},
+    {"scan", l_scan}, {"reduce", l_reduce}, {"set", l_set}, {NULL, NULL}};
 
 static const luaL_Reg module[] = {{"kernel", l_kernel}, {"tensor", l_tensor}, {"run", l_run},
                                   {"bytes", l_bytes}, {"cost", l_cost}, {NULL, NULL}};

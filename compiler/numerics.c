@@ -217,6 +217,8 @@ static int axes_walked(const Rule *u, Ref r, Ref loop, int *fuel)
         return axes_of_frag(u, r, loop, fuel);
     for (int n = 0; n < i->nargs; n++)
         axes |= axes_walked(u, i->arg[n], loop, fuel);
+    if (i->op == OP_RESHAPE)
+        return axes ? AXIS_ROWS | AXIS_COLS : 0;
     if (i->op == OP_TRANSPOSE)
         return (axes & AXIS_ROWS ? AXIS_COLS : 0) | (axes & AXIS_COLS ? AXIS_ROWS : 0);
     return i->op == OP_REDUCE ? axes & (i->b ? AXIS_ROWS : AXIS_COLS) : axes;
@@ -312,6 +314,7 @@ static Ref product_of(const Rule *u, Ref r)
     case OP_NEG:
     case OP_CAST:
     case OP_SLICE:
+    case OP_RESHAPE:
     case OP_TRANSPOSE: return first;
     case OP_ADD:
     case OP_SUB:

@@ -428,7 +428,7 @@ static bool read_line(Parser *p, Line *l)
 static bool needs_type(Op op)
 {
     return op == OP_CONST || op == OP_FRAG || op == OP_ROW || op == OP_COL || op == OP_CAST || op == OP_BITCAST ||
-           op == OP_SLICE;
+           op == OP_SLICE || op == OP_RESHAPE;
 }
 
 static Ref build(Parser *p, Line *l)

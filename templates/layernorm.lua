@@ -4,7 +4,7 @@
 return operator "layernorm" {
   doc = "y = (x - mean) / sqrt(var + eps) * w + b, optionally with residual add, row gather and quantized output",
   args = norm_arguments,
-  numerics = function() return { tree = 16 } end,
+  numerics = row_tree,
   inputs = function(p, t, sizes, random)
     t.x:fill(function() return random.normal() + 3 end) -- a mean that a sum of squares could not take back
     norm_inputs(p, t, sizes, random)

@@ -28,7 +28,7 @@ end
 return operator "logits_scan" {
   doc = "largest logit of every group of 64; largest and sum of exponentials of every segment of 4096",
   args = function(p) return { logits_argument(p, "in"), logits_peaks(p, "out"), logits_summaries(p, "out") } end,
-  numerics = function() return { tree = logits_group, segment = logits_segment } end,
+  numerics = function() return { tree = logits_tree(), segment = logits_segment } end,
   inputs = function(p, t, sizes, random)
     t.logits:fill(function(row, i)
       if i >= p.vocab then return 1e30 end

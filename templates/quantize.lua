@@ -9,7 +9,7 @@ return operator "quantize" {
     for _, d in ipairs(activation_outputs(p, rows)) do list[#list + 1] = d end
     return list
   end,
-  numerics = function() return { tree = 16 } end,
+  numerics = row_tree,
   inputs = function(p, t, sizes)
     for row = 0, sizes[p.rows or "tokens"] - 1 do
       for i = p.n, round_up(p.n, 16) - 1 do t.x:set(0, row, i) end

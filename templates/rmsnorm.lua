@@ -4,7 +4,7 @@
 return operator "rmsnorm" {
   doc = "y = x / rms(x) * w, optionally with residual add, row gather and quantized output",
   args = norm_arguments,
-  numerics = function() return { tree = 16 } end,
+  numerics = row_tree,
   inputs = norm_inputs,
   reference = function(p, t, sizes)
     norm_reference(p, t, sizes, function(x)

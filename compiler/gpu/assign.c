@@ -83,6 +83,13 @@ static void visit(Assign *a, Ref r)
         if (a->fixed[i->arg[0]])
             fix(a, r, layout_slice(&a->l->val[i->arg[0]].layout, i->b == 0, i->b == 1));
         break;
+    case OP_SCAN: spread(a, r, 0); break;
+    case OP_RESHAPE:
+        if (a->fixed[i->arg[0]])
+            fix(a, r, layout_reshaped(&a->l->val[i->arg[0]].layout, type_of(a->k, i->arg[0]), i->type));
+        else if (a->fixed[r])
+            fix(a, i->arg[0], layout_reshaped(&a->l->val[r].layout, i->type, type_of(a->k, i->arg[0])));
+        break;
     case OP_TRANSPOSE:
         if (a->fixed[i->arg[0]])
             fix(a, r, swapped(a->l->val[i->arg[0]].layout));

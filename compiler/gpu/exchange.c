@@ -473,3 +473,112 @@ void lower_reduce(Lower *l, const Ins *i, Ref r)
     reduce_axis(l, i, t.elem, &now, x);
     l->val[r].reg = relayout(l, x, &now, &want, t.elem, r);
 }
+
+/* ---- running sums ---------------------------------------------------------------------------------------------------- */
+
+/* Each element's sum up to itself, and the total of the 2^n columns around it, n growing bit by bit. Registers that differ in
+ * bits that are done share a total: that of the one without them. */
+typedef struct Scan {
+    Lower *l;
+    const Layout *layout;
+    V *sum, *total; /* by register */
+    int done;       /* bits of the register's number */
+    V none;
+} Scan;
+
+static void scan_reg(Scan *s, int bit)
+{
+    for (int reg = 0; reg < reg_count(s->layout); reg++)
+        if (reg >> bit & 1)
+            s->sum[reg] = LLVMBuildAdd(s->l->b, s->sum[reg], s->total[reg & ~s->done & ~(1 << bit)], "");
+    for (int reg = 0; reg < reg_count(s->layout); reg++)
+        if (!(reg & s->done) && !(reg >> bit & 1))
+            s->total[reg] = LLVMBuildAdd(s->l->b, s->total[reg], s->total[reg | 1 << bit], "");
+    s->done |= 1 << bit;
+}
+
+/* What comes before this thread, by register without the bits that are done; added to all that share it. */
+static void scan_add(Scan *s, V *before)
+{
+    for (int reg = 0; reg < reg_count(s->layout); reg++)
+        s->sum[reg] = LLVMBuildAdd(s->l->b, s->sum[reg], before[reg & ~s->done], "");
+}
+
+static void scan_lane(Scan *s, int bit)
+{
+    Lower *l = s->l;
+    V *before = arena_array(l->arena, V, reg_count(s->layout)), upper = thread_bit(l, bit);
+    for (int reg = 0; reg < reg_count(s->layout); reg++) {
+        if (reg & s->done)
+            continue;
+        V other = shuffle_xor(l, s->total[reg], 1 << bit);
+        before[reg] = LLVMBuildSelect(l->b, upper, other, s->none, "");
+        s->total[reg] = LLVMBuildAdd(l->b, s->total[reg], other, "");
+    }
+    scan_add(s, before);
+}
+
+/* `bits` of the warp's number go to neighbouring bits of the column, ascending: the totals of all these warps. */
+static void scan_warps(Scan *s, DType elem, const int *bits, int count)
+{
+    Lower *l = s->l;
+    int threads = 1 << (s->layout->lanes + s->layout->warps), clear = 0;
+    V *before = arena_array(l->arena, V, reg_count(s->layout)), mine = c32(l, 0);
+    LLVMTypeRef type = stored_type(l, elem);
+    area_reserve(l, (int64_t)reg_count(s->layout) * threads * stored_size(elem));
+    for (int n = 0; n < count; n++) {
+        clear |= 1 << (s->layout->lanes + bits[n]);
+        mine = LLVMBuildOr(l->b, mine, LLVMBuildSelect(l->b, thread_bit(l, s->layout->lanes + bits[n]), c32(l, 1 << n), c32(l, 0), ""), "");
+    }
+    V others = LLVMBuildAnd(l->b, l->tid, c32(l, threads - 1 - clear), "");
+    for (int reg = 0; reg < reg_count(s->layout); reg++) {
+        V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, l->tid, c32(l, reg * threads), ""), l->i64, "");
+        if (!(reg & s->done))
+            LLVMBuildStore(l->b, s->total[reg], LLVMBuildGEP2(l->b, type, l->scratch, &at, 1, ""));
+    }
+    block_barrier(l);
+    for (int reg = 0; reg < reg_count(s->layout); reg++) {
+        if (reg & s->done)
+            continue;
+        before[reg] = s->total[reg] = s->none;
+        for (int c = 0; c < 1 << count; c++) {
+            int set = reg * threads;
+            for (int n = 0; n < count; n++)
+                set += (c >> n & 1) << (s->layout->lanes + bits[n]);
+            V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, others, c32(l, set), ""), l->i64, "");
+            V x = LLVMBuildLoad2(l->b, type, LLVMBuildGEP2(l->b, type, l->scratch, &at, 1, ""), "");
+            V earlier = LLVMBuildICmp(l->b, LLVMIntSLT, c32(l, c), mine, "");
+            before[reg] = LLVMBuildAdd(l->b, before[reg], LLVMBuildSelect(l->b, earlier, x, s->none, ""), "");
+            s->total[reg] = LLVMBuildAdd(l->b, s->total[reg], x, "");
+        }
+    }
+    block_barrier(l);
+    scan_add(s, before);
+}
+
+void lower_scan(Lower *l, const Ins *i, Ref r)
+{
+    Layout layout = l->val[r].layout;
+    DType elem = i->type.elem;
+    int count = reg_count(&layout), warps[WARP_BITS], waiting = 0;
+    V *from = operand_in(l, i->arg[0], &layout), *out = new_value(l, r, &layout);
+    Scan s = {l, &layout, out, arena_array(l->arena, V, count), 0, LLVMConstNull(elem_type(&l->code, elem))};
+    memcpy(s.sum, from, (size_t)count * sizeof *from);
+    memcpy(s.total, from, (size_t)count * sizeof *from);
+    for (int at = 0; at <= 16; at++) {
+        Bit v = {.col = at < 16 ? (uint16_t)(1u << at) : 0};
+        int warp = v.col ? bit_in(layout.warp, layout.warps, v) : -1;
+        if (warp >= 0) {
+            warps[waiting++] = warp;
+            continue;
+        }
+        if (waiting)
+            scan_warps(&s, elem, warps, waiting);
+        waiting = 0;
+        int reg = v.col ? bit_in(layout.reg, layout.regs, v) : -1, lane = v.col ? bit_in(layout.lane, layout.lanes, v) : -1;
+        if (reg >= 0)
+            scan_reg(&s, reg);
+        else if (lane >= 0)
+            scan_lane(&s, lane);
+    }
+}

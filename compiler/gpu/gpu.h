@@ -31,6 +31,7 @@ typedef struct Shape { /* of the block */
 Layout layout_flat(Shape s, int rows, int cols, int side); /* 2^side elements of a row side by side in a thread */
 Layout layout_scalar(Shape s);
 Layout layout_slice(const Layout *l, bool rows, bool cols); /* without the rows' bits, or the columns' */
+Layout layout_reshaped(const Layout *l, Type from, Type to); /* the same elements, row-major; extents are powers of two */
 bool layout_same(const Layout *a, const Layout *b);
 bool layout_same_threads(const Layout *a, const Layout *b); /* registers apart */
 bool layout_replicated(const Layout *l); /* do several threads hold the same element */
@@ -111,6 +112,7 @@ Ref lower_pipeline(Lower *l, Ref loop); /* gives its END */
 void block_barrier(Lower *l);
 V *relayout(Lower *l, V *from, const Layout *have, const Layout *want, DType elem, Ref at); /* `at`: for messages */
 V shuffle_xor(Lower *l, V x, int lanes);
+void lower_scan(Lower *l, const Ins *i, Ref r);
 void lower_reduce(Lower *l, const Ins *i, Ref r);
 void lower_rearranged(Lower *l, const Ins *i, Ref r); /* SLICE, JOIN */
 

@@ -32,8 +32,8 @@ Layout layout_flat(Shape s, int rows, int cols, int side)
         if (!take(&c, &l.lane[i]))
             take(&r, &l.lane[i]);
     for (int i = 0; i < l.warps; i++)
-        if (!take(&r, &l.warp[i]))
-            take(&c, &l.warp[i]);
+        if (!take(i < s.warps[0] ? &r : &c, &l.warp[i]))
+            take(i < s.warps[0] ? &c : &r, &l.warp[i]);
     while (l.regs < REG_BITS && (take(&c, &b) || take(&r, &b)))
         l.reg[l.regs++] = b;
     return l;
@@ -66,6 +66,19 @@ bool layout_same_threads(const Layout *a, const Layout *b)
 {
     return a->lanes == b->lanes && a->warps == b->warps && same_bits(a->lane, b->lane, a->lanes) &&
            same_bits(a->warp, b->warp, a->warps);
+}
+
+Layout layout_reshaped(const Layout *l, Type from, Type to)
+{
+    Layout out = *l;
+    Bit *all[] = {out.reg, out.lane, out.warp};
+    int n[] = {out.regs, out.lanes, out.warps};
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < n[k]; i++) {
+            int at = all[k][i].row * from.cols + all[k][i].col;
+            all[k][i] = (Bit){(uint16_t)(at / to.cols), (uint16_t)(at % to.cols)};
+        }
+    return out;
 }
 
 bool layout_same(const Layout *a, const Layout *b)

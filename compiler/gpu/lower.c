@@ -100,6 +100,12 @@ static void lower_transpose(Lower *l, const Ins *i, Ref r)
     l->val[r].reg = operand_in(l, i->arg[0], &turned);
 }
 
+static void lower_reshape(Lower *l, const Ins *i, Ref r)
+{
+    Layout from = layout_reshaped(&l->val[r].layout, i->type, type_of(l->k, i->arg[0]));
+    l->val[r].reg = operand_in(l, i->arg[0], &from);
+}
+
 static void lower_set(Lower *l, const Ins *i)
 {
     Value *frag = &l->val[i->arg[0]];
@@ -225,6 +231,8 @@ void lower_ins(Lower *l, Ref r)
     case OP_CAST: case OP_BITCAST: lower_elementwise(l, i, r); break;
     case OP_SLICE: case OP_JOIN: lower_rearranged(l, i, r); break;
     case OP_TRANSPOSE: lower_transpose(l, i, r); break;
+    case OP_RESHAPE: lower_reshape(l, i, r); break;
+    case OP_SCAN: lower_scan(l, i, r); break;
     case OP_REDUCE: lower_reduce(l, i, r); break;
     case OP_SET: lower_set(l, i); break;
     case OP_GEMM: multiply(l, i); break;

@@ -146,6 +146,34 @@ static void lower_transpose(Lower *l, const Ins *i, Ref r)
         }
 }
 
+static void lower_reshape(Lower *l, const Ins *i, Ref r)
+{
+    int from = type_of(l->k, i->arg[0]).cols, n = lanes(i->type.cols), count = tile_vectors(i->type);
+    V *out = new_value(l, r, count);
+    for (int v = 0; v < count; v++) {
+        V e[16];
+        for (int c = 0; c < n; c++)
+            e[c] = element(l, i->arg[0], (v * n + c) / from, (v * n + c) % from);
+        out[v] = from_elements(l, e, n);
+    }
+}
+
+static void lower_scan(Lower *l, const Ins *i, Ref r)
+{
+    int n = lanes(i->type.cols), per_row = vectors(i->type.cols);
+    V *out = new_value(l, r, tile_vectors(i->type));
+    for (int row = 0; row < i->type.rows; row++) {
+        V sum = NULL, e[16];
+        for (int col = 0; col < i->type.cols; col++) {
+            V x = element(l, i->arg[0], row, col);
+            sum = sum ? LLVMBuildAdd(l->b, sum, x, "") : x;
+            e[col % n] = sum;
+            if (col % n == n - 1)
+                out[row * per_row + col / n] = from_elements(l, e, n);
+        }
+    }
+}
+
 static V combine(Lower *l, ReduceKind kind, DType elem, V x, V y, int n)
 {
     return math_binary(&l->code, kind == REDUCE_ADD ? OP_ADD : kind == REDUCE_MAX ? OP_MAX : OP_MIN, elem, x, y, n);
@@ -318,6 +346,8 @@ static void lower_ins(Lower *l, Ref r)
     case OP_SLICE: lower_slice(l, i, r); break;
     case OP_JOIN: lower_join(l, i, r); break;
     case OP_TRANSPOSE: lower_transpose(l, i, r); break;
+    case OP_RESHAPE: lower_reshape(l, i, r); break;
+    case OP_SCAN: lower_scan(l, i, r); break;
     case OP_REDUCE: lower_reduce(l, i, r); break;
     case OP_SET: lower_set(l, i); break;
     case OP_GEMM: lower_gemm(l, i); break;

@@ -5,6 +5,9 @@
 --            combined in order (numerics contract), so that a single row keeps many threads busy.
 logits_group, logits_segment = 64, 4096
 
+-- Width of the tree that sums a segment's exponentials.
+function logits_tree() return target.gpu and logits_segment or logits_group end
+
 function logits_groups(p) return ceil_div(p.vocab, logits_group) end
 function logits_segments(p) return ceil_div(p.vocab, logits_segment) end
 
