@@ -1,6 +1,7 @@
 /* kernel_cache.c - see kernel_cache.h. */
 #include "kernel_cache.h"
 #include "gpu/emit.h"
+#include "source.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -46,13 +47,15 @@ static void put_ir(Buf *key, const Kernel *k)
     buf_free(&text);
 }
 
-static void put_key(Buf *key, const Kernel *k, const Target *t)
+static void put_key(Buf *key, const Kernel *k, const Target *t, bool source)
 {
     buf_printf(key, "generator " BLADE_VERSION " ");
     put_build(key);
     buf_printf(key, "target %s %s %s %s\n", t->name, t->triple, t->cpu, t->features);
     if (t->gpu && !t->simt)
         gpu_tools(t, key);
+    if (source)
+        source_key(k, t, key);
     put_ir(key, k);
 }
 
@@ -85,19 +88,57 @@ static void keep(const char *path, const Target *t, const Buf *key, const Compil
     buf_free(&code);
 }
 
+static void warn(CompiledKernel *out, const char *what)
+{
+    Buf text = {0};
+    buf_printf(&text, "%s; the generated kernel is used instead", what);
+    out->warning = text.data;
+}
+
+/* Is there a source body, and a compiler for it? Without one the kernel is what its instructions say. */
+static bool has_source(const Kernel *k, const Target *t, CompiledKernel *out)
+{
+    Buf why = {0}, text = {0};
+    if (!k->external.text || !t->gpu || t->simt)
+        return false;
+    bool has = source_compiler_for(t, &why);
+    if (!has) {
+        buf_printf(&text, "%s: %s", k->external.file, why.data);
+        warn(out, text.data);
+    }
+    buf_free(&why);
+    buf_free(&text);
+    return has;
+}
+
+static bool compile(const Kernel *k, const Target *t, bool source, CompiledKernel *out, Err *err)
+{
+    Err why = {0};
+    if (source && source_compile(k, t, &out->code, &out->info, &why))
+        return true;
+    if (source) {
+        warn(out, why.text);
+        buf_free(&out->code);
+        out->info = (KernelInfo){0};
+    }
+    bool ok = llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->info, err);
+    return ok || (out->warning ? err_prefix(err, "%s, and that fails", out->warning) : false);
+}
+
 bool kernel_cache_compile(const char *folder, const Kernel *k, const Target *t, CompiledKernel *out, Err *err)
 {
+    bool source = has_source(k, t, out);
     if (!folder)
-        return llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->info, err);
+        return compile(k, t, source, out, err);
     Buf key = {0};
     char path[PATH_BYTES];
-    put_key(&key, k, t);
+    put_key(&key, k, t, source);
     int n = snprintf(path, sizeof path, "%s/%016llx.kernel", folder,
                      (unsigned long long)hash_bytes(HASH_SEED, key.data, key.len));
     bool usable = n < (int)sizeof path, ok = usable && look_up(path, &key, out);
     if (ok)
         utimensat(AT_FDCWD, path, NULL, 0); /* it was used */
-    else if ((ok = llvm_compile(k, t, EMIT_OBJECT, &out->code, &out->info, err)) && usable)
+    else if ((ok = compile(k, t, source, out, err)) && usable && !(source && out->warning)) /* it may work next time */
         keep(path, t, &key, out);
     buf_free(&key);
     return ok;

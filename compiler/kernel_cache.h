@@ -11,7 +11,8 @@
 
 #include "compile.h"
 
-/* Looks the kernel up, else compiles it and keeps it where the folder can be written. `folder` NULL: compiles. Any
+/* Looks the kernel up, else compiles it and keeps it where the folder can be written. `folder` NULL: compiles. A source body
+ * (Kernel.external) that can't be compiled gives a warning and the code of the kernel's instructions. Any
  * number of threads may do so at once. */
 bool kernel_cache_compile(const char *folder, const Kernel *k, const Target *t, CompiledKernel *out, Err *err);
 

@@ -14,7 +14,7 @@
 #define BLADE_SOURCE_DIR "."
 #endif
 
-enum { MAX_DEPTH = 16, MAX_LUA_BYTES = 16 << 20 };
+enum { MAX_DEPTH = 16, MAX_SOURCE_BYTES = 16 << 20 };
 
 typedef VEC(char *) Names;
 
@@ -23,8 +23,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Adds the paths (relative to `root`) of the .lua files below root/dir. */
-static void list_lua(Arena *a, const char *root, const char *dir, int depth, Names *out)
+/* Adds the paths (relative to `root`) of the .lua and .cu files below root/dir. */
+static void list_files(Arena *a, const char *root, const char *dir, int depth, Names *out)
 {
     DIR *d = opendir(arena_printf(a, "%s/%s", root, dir));
     if (!d)
@@ -38,8 +38,8 @@ static void list_lua(Arena *a, const char *root, const char *dir, int depth, Nam
         if (stat(arena_printf(a, "%s/%s", root, path), &st) < 0)
             continue;
         if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH)
-            list_lua(a, root, path, depth + 1, out);
-        else if (S_ISREG(st.st_mode) && len > 4 && !strcmp(path + len - 4, ".lua"))
+            list_files(a, root, path, depth + 1, out);
+        else if (S_ISREG(st.st_mode) && len > 4 && (!strcmp(path + len - 4, ".lua") || !strcmp(path + len - 3, ".cu")))
             vec_push(out, path);
     }
     closedir(d);
@@ -48,18 +48,18 @@ static void list_lua(Arena *a, const char *root, const char *dir, int depth, Nam
 static uint64_t hash_file(uint64_t h, const char *path)
 {
     Buf text = {0};
-    if (file_read(&text, path, MAX_LUA_BYTES, NULL))
+    if (file_read(&text, path, MAX_SOURCE_BYTES, NULL))
         h = hash_bytes(h, &text.len, sizeof text.len), h = hash_bytes(h, text.data, text.len);
     buf_free(&text);
     return h;
 }
 
-/* All Lua files of the source folder, by name. */
+/* All Lua files and source bodies of the source folder, by name. */
 static void list_sources(Arena *a, const char *source, Names *names)
 {
     static const char *const folders[] = {"compiler/lua", "templates", "schedules"};
     for (size_t i = 0; i < COUNT(folders); i++)
-        list_lua(a, source, folders[i], 0, names);
+        list_files(a, source, folders[i], 0, names);
     if (names->len)
         qsort(names->at, names->len, sizeof *names->at, by_name);
 }

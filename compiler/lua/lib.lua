@@ -72,6 +72,9 @@ end
 --                       fits = function(p), sensible = function(p, s, bucket): false for settings that are valid but
 --                       a waste of time to check (bucket nil) or to try in calls of a bucket } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
+-- Besides, for GPUs: accepts = {"spills", "stack", "notes"} (compiler/gpu/gates.c); and instead of a body (that is nil)
+-- external = {file =, threads =, tiles = {extents as for k:tiles}, shared = function(p), defines = function(p)}: a source
+-- body for the vendor's compiler. Where that can't be had, the kernel is what the next schedule that fits makes of it.
 function schedule(op)
   if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
   return function(declaration)
@@ -82,7 +85,7 @@ function schedule(op)
       declaration.tag = declaration.name .. "@" .. source_hash -- what tuned settings were tuned for
       local list = schedules[op]
       if own_schedules then list.own = (list.own or 0) + 1 end -- before the host's
-      table.insert(list, own_schedules and list.own or #list + 1, declaration)
+      table.insert(list, body == nil and 1 or own_schedules and list.own or #list + 1, declaration)
       return declaration
     end
   end
@@ -93,10 +96,10 @@ function model(declaration)
   return declaration
 end
 
-local function pick_schedule(op, p)
+local function pick_schedule(op, p, with_body)
   local all = schedules[op] or error("unknown operator '" .. tostring(op) .. "'; `bladegen list` names them", 0)
   for _, s in ipairs(all) do
-    if not s.fits or s.fits(p) then return s end
+    if (s.body or not with_body) and (not s.fits or s.fits(p)) then return s end
   end
   error("no schedule of '" .. op .. "' for the target " .. target.name .. " takes " .. canonical(p), 0)
 end
@@ -192,6 +195,26 @@ end
 kernel_cache, kernel_list = {}, {}
 local grid_of = setmetatable({}, { __mode = "k" })
 
+-- An extent of a grid: a number, a size name, or {n =, size =, div =} for ceil(n * size / div).
+local function extent_of(e)
+  if type(e) ~= "table" then e = type(e) == "string" and { size = e } or { n = e } end
+  return { n = e.n or 1, size = e.size, div = e.div or 1 }
+end
+
+-- The source body, and beside it the instructions of a schedule with the same grid.
+local function trace_external(k, a, sch, p)
+  local e, generated = sch.external, pick_schedule(sch.op, p, true)
+  generated.body(k, a, p, complete_settings(generated, p))
+  local tiles = {}
+  for i, extent in ipairs(e.tiles) do tiles[i] = extent_of(extent) end
+  if canonical(tiles) ~= canonical(grid_of[k]) then
+    error(("schedules '%s' and '%s' of %s differ in their grids"):format(sch.name, generated.name, sch.op), 0)
+  end
+  local defines = {}
+  for _, name in ipairs(sorted_keys(e.defines(p))) do defines[#defines + 1] = name .. "=" .. canonical(e.defines(p)[name]) end
+  k:external { file = e.file, threads = e.threads, shared = e.shared(p), defines = table.concat(defines, " ") }
+end
+
 local function trace(op, sch, p, s)
   local key = label_of(op, p, s)
   if kernel_cache[key] then return kernel_cache[key] end
@@ -201,7 +224,7 @@ local function trace(op, sch, p, s)
   local declarations, a = spec.args(p), {}
   for i, d in ipairs(declarations) do a[d.name] = k:arg(i - 1, d.name, d) end
   if sch.accepts then k:accepts(sch.accepts) end
-  sch.body(k, a, p, s)
+  if sch.external then trace_external(k, a, sch, p) else sch.body(k, a, p, s) end
   if not grid_of[k] then error("schedule '" .. sch.name .. "' of " .. op .. " calls no k:tiles", 0) end
   local record = { index = k:finish(), op = op, label = key, args = declarations, grid = grid_of[k], kernel = k, p = p, s = s }
   kernel_cache[key] = record
@@ -234,19 +257,18 @@ end
 
 -- ---- methods of kernels that need no C ------------------------------------------------------------------------------
 
--- k:tiles(extent, ...): the grid. An extent is a number, a size name, or {n =, size =, div =} for ceil(n * size / div).
+-- k:tiles(extent, ...): the grid (extent_of).
 function Kernel.tiles(k, ...)
   local extents, plan = {}, {}
-  for i, e in ipairs { ... } do
-    if type(e) ~= "table" then e = type(e) == "string" and { size = e } or { n = e } end
-    local n, div = e.n or 1, e.div or 1
+  for i, extent in ipairs { ... } do
+    local e = extent_of(extent)
     if e.size then
-      local v = k:size(e.size) * n
-      extents[i] = div > 1 and (v + (div - 1)) // div or v
+      local v = k:size(e.size) * e.n
+      extents[i] = e.div > 1 and (v + (e.div - 1)) // e.div or v
     else
-      extents[i] = ceil_div(n, div)
+      extents[i] = ceil_div(e.n, e.div)
     end
-    plan[i] = { n = n, size = e.size, div = div }
+    plan[i] = e
   end
   k:grid(table.unpack(extents))
   grid_of[k] = plan

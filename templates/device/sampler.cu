@@ -5,18 +5,18 @@
  * block. A threshold is looked for by radix on integers that order like the floats: a histogram of the 11 highest bits, of
  * the next 11, of the last 10. Only groups of 64 logits whose peak reaches the threshold so far are read again.
  *
- * Given by the compiler: VOCAB, PITCH (elements from row to row of the logits), THREADS, WAVE (threads of a warp), and
- * SIZE_OUTPUTS (place of the number of rows in `sizes`). Compiled without contraction of products and sums. */
+ * Given by the compiler: VOCAB, PITCH (elements from row to row of the logits), THREADS, WAVE (threads of a warp), SHARED
+ * (bytes of on-chip memory), and SIZE_OUTPUTS (place of the number of rows in `sizes`). Compiled without contraction of products and sums. */
 #if defined(__CUDACC__)
 #define DEVICE static __device__ __forceinline__
-#define KERNEL extern "C" __global__ __launch_bounds__(THREADS) void
+#define KERNEL extern "C" __global__ __launch_bounds__(THREADS, 1) void
 #define ROW ((int)blockIdx.x)
 #define THREAD ((int)threadIdx.x)
 #define SHARED_MEMORY(bytes) extern __shared__ __align__(16) unsigned char memory[]
 #define WARP_XOR(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
 #elif defined(__HIP__) || defined(__HIPCC__)
 #define DEVICE static __device__ __forceinline__
-#define KERNEL extern "C" __global__ __launch_bounds__(THREADS) void
+#define KERNEL extern "C" __global__ __launch_bounds__(THREADS, 1) void
 #define ROW ((int)blockIdx.x)
 #define THREAD ((int)threadIdx.x)
 #define SHARED_MEMORY(bytes) __shared__ __attribute__((aligned(16))) unsigned char memory[bytes]
@@ -45,6 +45,8 @@ typedef struct Shared {
     u32 top;                /* key of the largest logit */
     int again, token;
 } Shared;
+
+typedef char shared_is_enough[sizeof(Shared) <= SHARED ? 1 : -1];
 
 typedef struct Row {
     Shared *s;
@@ -487,7 +489,7 @@ KERNEL kernel(float *logits, const float *peaks, const float *segments, const fl
               const int *adjust_token, const float *adjust_value, float *saved, int *sampled, float *sampled_logprob,
               float *logz, const long long *sizes)
 {
-    SHARED_MEMORY(sizeof(Shared));
+    SHARED_MEMORY(SHARED);
     int row = ROW;
     if (row >= sizes[SIZE_OUTPUTS])
         return;
