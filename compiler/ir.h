@@ -130,7 +130,7 @@ typedef struct Kernel {
     VEC(Memory) mem;
     Ref grid[MAX_GRID]; /* scalar extents; grid[0] varies slowest */
     int grid_rank;
-    int warps[2]; /* of a GPU's block, along rows and columns of its tiles; 0: the schedule was not written for GPUs */
+    int warps[2]; /* of a GPU's block, along rows and columns of its tiles; 0: a kernel for CPUs */
     Numerics numerics;
     unsigned accepts; /* ACCEPT_ bits */
     External external;

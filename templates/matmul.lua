@@ -96,6 +96,7 @@ return operator "matmul" {
     { p = { n = 64, k = 128, w = "bf16", residual = true }, sizes = { tokens = 14 } },
     { p = { n = 160, k = 64, w = "bf16", over = "outputs" }, sizes = { outputs = 1 } },
     { p = { n = 64, k = 160, w = "w8", group = 160 }, sizes = { tokens = 13 } },
+    { p = { n = 48, k = 352, w = "w8", group = 352 }, sizes = { tokens = 18 } },
     { p = { n = 64, k = 256, w = "w8", group = 128, zeros = true }, sizes = { tokens = 4 } },
     { p = { n = 64, k = 256, w = "w4", group = 128, act = "silu_mul" }, sizes = { tokens = 27 } },
     { p = { n = 64, k = 160, w = "w4", group = 64, zeros = true, bias = true, scale = "f16" }, sizes = { tokens = 6 } },

@@ -17,7 +17,7 @@ end
 
 function peak_limit(name)
   local p = { k = 256, w = formats[name], repeats = 128 }
-  p.m, p.n = table.unpack(tiles[target.vector_bits][name])
+  p.m, p.n = table.unpack(target.gpu and { 64, 32 } or tiles[target.vector_bits][name])
   local peak = build("limit_peak", p, {})
   return { name = name, kernel = peak.index, ops_per_block = 2 * p.m * p.n * p.k * p.repeats,
     input_bytes = { 4 * p.m * p.k, 4 * p.n * p.k }, output_bytes = 4 * p.m * p.n }
