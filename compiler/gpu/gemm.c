@@ -273,15 +273,13 @@ static void present_sums(Gemm *g, int row, int col, V *slot, V *acc)
         }
 }
 
-static void multiply_run(Gemm *g, int row, int col, V *const *a, V *b, int words)
+/* Words w of A's run with these of B: one call of the unit. */
+static void multiply_words(Gemm *g, int row, int col, V *const *a, V *b, int w)
 {
     Lower *l = g->l;
-    V slot[8], acc[8];
+    V slot[8], acc[8], *part[2] = {a[0] + w, g->u.halves > 1 ? a[1] + w : NULL};
     present_sums(g, row, col, slot, acc);
-    for (int w = 0; w < words; w += g->u.words) {
-        V *part[2] = {a[0] + w, g->u.halves > 1 ? a[1] + w : NULL};
-        unit_multiply(l, &g->u, acc, part, b + w);
-    }
+    unit_multiply(l, &g->u, acc, part, b);
     for (int n = 0; n < g->u.halves * g->u.each; n++)
         LLVMBuildStore(l->b, acc[n], slot[n]);
 }
@@ -296,14 +294,13 @@ static V *signed_words(Gemm *g, V *b, int words)
     return out;
 }
 
-static void add_offset(Gemm *g, int row, int col, V *const *a, int words)
+static void add_offset(Gemm *g, int row, int col, V *const *a, int w)
 {
-    Lower *l = g->l;
-    V *sixty_four = arena_array(l->arena, V, words);
-    for (int n = 0; n < words; n++)
-        sixty_four[n] = c32(l, 0x40404040);
-    multiply_run(g, row, col, a, sixty_four, words);
-    multiply_run(g, row, col, a, sixty_four, words);
+    V sixty_four[8];
+    for (int n = 0; n < g->u.words; n++)
+        sixty_four[n] = c32(g->l, 0x40404040);
+    for (int twice = 0; twice < 2; twice++)
+        multiply_words(g, row, col, a, sixty_four, w);
 }
 
 /* One chunk of K: `turn` (i64) counts chunks, `number` is its constant part for A in registers. */
@@ -330,11 +327,12 @@ static void multiply_chunk(Gemm *g, V turn, int number)
                   LLVMBuildMul(l->b, turn, c64(l, g->b.chunk_bytes), ""), raw);
         V *b = unpack(g, raw, &words);
         b = shifted ? signed_words(g, b, words) : b;
-        for (size_t r = 0; r < g->rows.len; r++) {
-            multiply_run(g, g->rows.at[r], col, a + r * (size_t)g->u.halves, b, words);
-            if (shifted)
-                add_offset(g, g->rows.at[r], col, a + r * (size_t)g->u.halves, words);
-        }
+        for (int w = 0; w < words; w += g->u.words) /* rows inside: calls side by side have sums of their own */
+            for (size_t r = 0; r < g->rows.len; r++) {
+                multiply_words(g, g->rows.at[r], col, a + r * (size_t)g->u.halves, b + w, w);
+                if (shifted)
+                    add_offset(g, g->rows.at[r], col, a + r * (size_t)g->u.halves, w);
+            }
     }
 }
 
