@@ -106,10 +106,10 @@ static bool same_type(Type a, Type b)
     return a.elem == b.elem && a.rows == b.rows && a.cols == b.cols;
 }
 
-/* A tile in registers: whole vectors of 16 columns, or one short one; 4-bit elements exist in memory only. */
+/* A tile in registers: on CPUs whole vectors of 16 columns, or one short one; 4-bit elements exist in memory only. */
 static bool check_tile(Check *c, Ref r, Type t)
 {
-    if (t.cols > 16 && t.cols % 16)
+    if (t.cols > 16 && t.cols % 16 && !c->k->warps[0])
         return BAD(c, r, "a tile of %d columns; use a multiple of 16, or fewer than 16", t.cols);
     bool moves_only = ir_at(c->k, r)->op == OP_COPY && c->k->warps[0];
     if (t.elem != DT_NONE && t.elem != DT_PRED && dtype_bits(t.elem) < 8 && !moves_only)

@@ -2,8 +2,7 @@
 -- operator for prefill and decode: a tile is up to p.tile consecutive tokens of one sequence (1 for decode). q is
 -- already scaled.
 -- q [tokens, heads, head_dim]; k pages [kv_pages, kv_heads, head_dim, page] and v pages [kv_pages, kv_heads, page,
--- head_dim]
--- packed for gemm; tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of
+-- head_dim] packed for gemm (kv_arguments); tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of
 -- positions
 --   i * page ..; positions[t] = position of a token row; the window counts the token itself (0: no window).
 -- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so
@@ -16,6 +15,16 @@
 local kv_units = { f32 = 1, f16 = 2, bf16 = 2, s8 = 4 }
 function query_type(kv) return kv == "bf16" and "bf16" or "f32" end
 
+-- On GPUs pages of bf16 lie as matrix units read them, both products in runs of their sum: a token's k is a row of the page
+-- ([page, head_dim]), and of v every column is a run of the page's tokens (a panel whose unit is the page).
+function kv_in_runs(p) return target.gpu ~= nil and p.kv == "bf16" end
+
+-- Coordinates of k's element d of the token at `at` inside a page of a head.
+function k_place(p, d, at)
+  if kv_in_runs(p) then return at, d end
+  return d, at
+end
+
 -- Declarations of the pages: k, v, and where there are scales those of k and v.
 function kv_arguments(p, access)
   local panel, elem = { panel = kv_units[p.kv] }, p.kv == "s8" and "u8" or p.kv
@@ -23,6 +32,10 @@ function kv_arguments(p, access)
     argument("k_pages", elem, { "kv_pages", p.kv_heads, round_up(p.head_dim, kv_units[p.kv]), p.page }, access, panel),
     argument("v_pages", elem, { "kv_pages", p.kv_heads, p.page, round_up(p.head_dim, 16) }, access, panel),
   }
+  if kv_in_runs(p) then
+    list[1] = argument("k_pages", elem, { "kv_pages", p.kv_heads, p.page, p.head_dim }, access)
+    list[2].panel = p.page
+  end
   for i, name in ipairs(p.kv == "s8" and { "k_scales", "v_scales" } or {}) do
     list[2 + i] = argument(name, "f32", { "kv_pages", p.kv_heads, p.page }, access)
   end
@@ -31,7 +44,7 @@ end
 
 -- Value d of the token at `at` of a page, by the references.
 local function k_value(p, t, page, head, d, at)
-  local x = t.k_pages:get(page, head, d, at)
+  local x = t.k_pages:get(page, head, k_place(p, d, at))
   return p.kv == "s8" and (x - 128) * t.k_scales:get(page, head, at) or x
 end
 
@@ -40,10 +53,23 @@ local function v_value(p, t, page, head, at, d)
   return p.kv == "s8" and (x - 128) * t.v_scales:get(page, head, at) or x
 end
 
+-- q of a single token is a tile of heads; of several, on GPUs, tiles of tokens, a head beside the other.
+local function flat_queries(p) return kv_in_runs(p) and p.tile > 1 end
+
+local function query_argument(p)
+  if flat_queries(p) then return argument("q", "bf16", { "tokens", p.heads * p.head_dim }) end
+  return argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim })
+end
+
+local function q_value(p, t, row, head, d)
+  if flat_queries(p) then return t.q:get(row, head * p.head_dim + d) end
+  return t.q:get(row, head, d)
+end
+
 return operator "attention" {
   doc = "causal attention over a paged KV cache, prefill and decode",
   args = function(p)
-    local list = { argument("q", query_type(p.kv), { "tokens", p.heads, p.head_dim }) }
+    local list = { query_argument(p) }
     for _, d in ipairs(kv_arguments(p)) do list[#list + 1] = d end
     for _, d in ipairs {
       argument("positions", "s32", { "tokens" }), argument("tiles", "s32", { p.tiles, 4 }),
@@ -52,7 +78,7 @@ return operator "attention" {
     } do list[#list + 1] = d end
     return list
   end,
-  numerics = function(p) return { tree = 16, segment = p.segment } end,
+  numerics = function(p) return { tree = kv_in_runs(p) and p.page or 16, segment = p.segment } end,
   inputs = function(p, t, sizes, random)
     if p.kv == "s8" then
       t.q:fill(function() return random.normal() * p.head_dim ^ -0.5 end)
@@ -86,7 +112,7 @@ return operator "attention" {
           local score, top, kv = {}, -math.huge, head // group
           for i = start, position do
             local page, at, sum = math.tointeger(t.block_table:get(seq, i // p.page)), i % p.page, 0
-            for d = 0, p.head_dim - 1 do sum = sum + t.q:get(row, head, d) * k_value(p, t, page, kv, d, at) end
+            for d = 0, p.head_dim - 1 do sum = sum + q_value(p, t, row, head, d) * k_value(p, t, page, kv, d, at) end
             score[i], top = sum, math.max(top, sum)
           end
           local total, out = 0, {}

@@ -43,6 +43,13 @@ local function rounded(p, x)
   return code, top / 127
 end
 
+-- Width of the sum of squares of a head: GPUs have a whole one at once.
+function rotary_tree(p)
+  local n = 16
+  while target.gpu and n < p.head_dim do n = 2 * n end
+  return n
+end
+
 return operator "rotary" {
   doc = "rotary embedding of q and k (optional q/k norm), k and v written to their pages",
   args = function(p)
@@ -58,7 +65,7 @@ return operator "rotary" {
     for _, d in ipairs(kv_arguments(p, "inout")) do list[#list + 1] = d end
     return list
   end,
-  numerics = function() return { tree = 16 } end,
+  numerics = function(p) return { tree = rotary_tree(p) } end,
   inputs = function(p, t, sizes, random)
     t.positions:fill(function(row) return row * 1000 + 7 end)
     t.kv_slot:fill(function(row) return (row * 37) % (sizes.kv_pages * p.page) end)
@@ -83,7 +90,8 @@ return operator "rotary" {
           t.v_scales:set(scale, page, head, at)
         end
         for d = 0, p.head_dim - 1 do
-          t.k_pages:set(y[d], page, head, d, at)
+          local i, j = k_place(p, d, at)
+          t.k_pages:set(y[d], page, head, i, j)
           t.v_pages:set(v[d], page, head, at, d)
         end
       end

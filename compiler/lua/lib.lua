@@ -303,6 +303,12 @@ function power_of_two_divisor(n, most)
   return d
 end
 
+function power_of_two_up(n)
+  local d = 1
+  while d < n do d = 2 * d end
+  return d
+end
+
 -- Calls fn(first, count) over n columns in tiles that exist: whole vectors first, then what is left (fewer than 16).
 function each_columns(n, fn)
   local whole = n // 16 * 16
