@@ -435,43 +435,71 @@ static int bit_in(const Bit *b, int n, Bit v)
     return -1;
 }
 
-/* Halves the axis until one element is left, the highest bit first: element i meets i + n/2, then n/4, ... wherever they
- * are. So the order is the tile's and not the layout's. */
-static void reduce_axis(Lower *l, const Ins *i, DType elem, Layout *now, V *x)
+typedef struct Reduction {
+    Lower *l;
+    const Ins *ins;
+    DType elem;
+    Layout now; /* of x; the axis loses its bits one by one */
+    V *x;
+    int warps[WARP_BITS], waiting; /* bits of the warp's number that are to be taken next, together */
+} Reduction;
+
+enum { IN_REG = 1, IN_LANE = 2, IN_WARP = 4, ANYWHERE = 7 };
+
+/* Takes this bit of the axis, 0 for none, if it lies in one of the places `where`. */
+static void reduce_bit(Reduction *s, Bit v, int where)
 {
-    bool rows = i->b == 0;
-    int warps[WARP_BITS], waiting = 0;
-    for (int at = 15; at >= -1; at--) {
-        uint16_t mask = at < 0 ? 0 : (uint16_t)(1u << at);
-        Bit v = rows ? (Bit){.row = mask} : (Bit){.col = mask};
-        int warp = mask ? bit_in(now->warp, now->warps, v) : -1;
-        if (warp >= 0) {
-            warps[waiting++] = warp;
-            continue;
-        }
-        int reg = mask ? bit_in(now->reg, now->regs, v) : -1, lane = mask ? bit_in(now->lane, now->lanes, v) : -1;
-        if (waiting && (reg >= 0 || lane >= 0 || !mask)) {
-            reduce_warps(l, i, elem, now, x, warps, waiting);
-            waiting = 0;
-        }
-        if (reg >= 0)
-            reduce_reg(l, i, elem, now, x, reg);
-        for (int n = 0; lane >= 0 && n < reg_count(now); n++)
-            x[n] = combine(l, (ReduceKind)i->a, elem, x[n], shuffle_xor(l, x[n], 1 << lane));
-        if (lane >= 0)
-            now->lane[lane] = (Bit){0};
+    int none = is_zero(v), reg = none ? -1 : bit_in(s->now.reg, s->now.regs, v);
+    int lane = none ? -1 : bit_in(s->now.lane, s->now.lanes, v), warp = none ? -1 : bit_in(s->now.warp, s->now.warps, v);
+    if (warp >= 0) {
+        if (where & IN_WARP)
+            s->warps[s->waiting++] = warp;
+        return;
     }
+    if (s->waiting && (none || reg >= 0 || lane >= 0)) {
+        reduce_warps(s->l, s->ins, s->elem, &s->now, s->x, s->warps, s->waiting);
+        s->waiting = 0;
+    }
+    if (reg >= 0 && where & IN_REG)
+        reduce_reg(s->l, s->ins, s->elem, &s->now, s->x, reg);
+    if (lane < 0 || !(where & IN_LANE))
+        return;
+    for (int n = 0; n < reg_count(&s->now); n++)
+        s->x[n] = combine(s->l, (ReduceKind)s->ins->a, s->elem, s->x[n], shuffle_xor(s->l, s->x[n], 1 << lane));
+    s->now.lane[lane] = (Bit){0};
+}
+
+static void reduce_bits(Reduction *s, int from, int to, int where) /* downwards */
+{
+    for (int at = from; at >= to; at--)
+        reduce_bit(s, s->ins->b == 0 ? (Bit){.row = (uint16_t)(1u << at)} : (Bit){.col = (uint16_t)(1u << at)}, where);
+    reduce_bit(s, (Bit){0}, where);
+}
+
+/* Sums of floats have one order, whatever the layout: neighbours, then halving: element i meets i + n/2, then n/4, ...
+ * (Neighbours first, since they share a thread.) What is the same in any order starts where it costs least. */
+static void reduce_axis(Reduction *s)
+{
+    if (s->ins->a == REDUCE_ADD && dtype_is_float(s->elem)) {
+        reduce_bits(s, 0, 0, ANYWHERE);
+        reduce_bits(s, 15, 1, ANYWHERE);
+        return;
+    }
+    for (int where = IN_REG; where <= IN_WARP; where *= 2)
+        reduce_bits(s, 15, 0, where);
 }
 
 void lower_reduce(Lower *l, const Ins *i, Ref r)
 {
     Type t = type_of(l->k, i->arg[0]);
-    Layout now, want = l->val[r].layout;
-    V *from = own(l, i->arg[0], &now), *x = arena_array(l->arena, V, reg_count(&now));
-    memcpy(x, from, (size_t)reg_count(&now) * sizeof *x);
-    fill_outside(l, i, t, &now, x);
-    reduce_axis(l, i, t.elem, &now, x);
-    l->val[r].reg = relayout(l, x, &now, &want, t.elem, r);
+    Layout want = l->val[r].layout;
+    Reduction s = {.l = l, .ins = i, .elem = t.elem};
+    V *from = own(l, i->arg[0], &s.now);
+    s.x = arena_array(l->arena, V, reg_count(&s.now));
+    memcpy(s.x, from, (size_t)reg_count(&s.now) * sizeof *from);
+    fill_outside(l, i, t, &s.now, s.x);
+    reduce_axis(&s);
+    l->val[r].reg = relayout(l, s.x, &s.now, &want, t.elem, r);
 }
 
 /* ---- running sums ---------------------------------------------------------------------------------------------------- */

@@ -154,7 +154,9 @@ local function check_schedule(spec, sch, case, quick)
   end
   local seen = {}
   for _, s in ipairs(tries) do
-    local ok, record = pcall(build, spec.name, case.p, s)
+    local settings = default_settings(sch, case.p)
+    for name, value in pairs(s) do settings[name] = value end
+    local ok, record = pcall(build_exactly, sch, case.p, settings)
     if not ok then
       report(false, spec.name .. " " .. canonical(case.p) .. " " .. canonical(s), tostring(record))
       failed = failed + 1
@@ -177,7 +179,7 @@ end
 
 -- For the tuner, which checks candidates in the same way (tune.lua).
 checking = { make_tensors = make_tensors, copy_tensors = copy_tensors, run_kernel = run_kernel, difference = difference,
-             tolerance_of = tolerance_of, combinations = combinations }
+             tolerance_of = tolerance_of, combinations = combinations, quick_settings = quick_settings }
 
 function check_operators(only, quick)
   if only and not operators[only] then error("unknown operator '" .. only .. "'; `bladegen list` names them", 0) end
@@ -190,10 +192,10 @@ function check_operators(only, quick)
     local spec = operators[name]
     for _, case in ipairs(spec.cases) do
       for _, sch in ipairs(schedules[name]) do
-        if not sch.fits or sch.fits(case.p) then
+        if sch.body and (not sch.fits or sch.fits(case.p)) then -- source bodies run on GPUs only
           local p, f = check_schedule(spec, sch, case, quick)
           passed, failed = passed + p, failed + f
-          if sch.body then break end -- besides a source body, the generated kernel
+          break
         end
       end
     end
