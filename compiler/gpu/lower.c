@@ -285,6 +285,7 @@ static void make_kernel(Lower *l, int threads)
     if (l->g->nvidia) {
         annotate_nvidia(l, "kernel", 1);
         annotate_nvidia(l, "maxntidx", threads);
+        annotate_nvidia(l, "minctasm", 1); /* else ptxas would rather spill registers than have few blocks at once */
     } else
         add_attribute(l, "amdgpu-flat-work-group-size", text);
 }
