@@ -62,6 +62,21 @@ class Generates(Case):
         self.assertEqual(pieces, plain)
         self.assertEqual(texts(DEMO, PROMPTS, "cuda", "bf16", order="reverse"), plain)
 
+    def test_same_bits_alone_in_a_batch_and_in_pieces(self):
+        batch = ["5,6,7,8,9,10,11", "400,3", "17,17,17,17,17,17,17,17,17,17,17", "9"]
+
+        def rows(device, ids, *more):
+            sequences = [part for i in ids for part in ("--ids", i)]
+            out = good("logits", DEMO, *sequences, "--all", "-n", 3, "--device", device, "--weights", "w4",
+                       "--max-model-len", 128, *more, env=environment(device), timeout=900)
+            return [line["logits_b64"] for line in json_lines(out)]
+
+        for device in TARGETS:
+            with self.subTest(device=device):
+                together = rows(device, batch)
+                self.assertEqual(rows(device, batch, "--max-num-batched-tokens", 3), together)
+                self.assertEqual(rows(device, batch[:1]), together[:1])
+
     def test_auto_takes_the_gpu_that_is_there(self):
         for device, target in TARGETS.items():
             out = json.loads(good("plan", DEMO, "--json", env=environment(device)))
