@@ -35,6 +35,18 @@ typedef struct Gpu {
     const char *header; /* NVIDIA, where LLVM 19 knows no such CPU: replaces the .target line; else NULL */
 } Gpu;
 
+/* Mistakes that tests ask the lowering to make, to see that the SIMT machine notices each. */
+typedef enum GpuFault {
+    GPU_FAULT_NONE,
+    GPU_FAULT_BARRIER, /* no barrier anywhere */
+    GPU_FAULT_WAIT,    /* a wait that lets one group of copies more be under way */
+    GPU_FAULT_ROWS,    /* neighbouring rows of A change places in a matrix unit's fragment */
+    GPU_FAULT_MASK,    /* loads without a mask at the edge */
+    GPU_FAULT_COPY,    /* the last copy of a turn is left out: on-chip memory is read that nothing wrote */
+    GPU_FAULT_PAST,    /* loads from global memory reach a row too far */
+    GPU_FAULTS
+} GpuFault;
+
 typedef struct Target Target;
 struct Target {
     const char *name;     /* as users write it */
@@ -42,6 +54,7 @@ struct Target {
     const char *triple, *cpu, *features; /* for LLVM */
     const Gpu *gpu;       /* NULL for a CPU; then what follows counts */
     bool simt;            /* a GPU's code, run by this CPU (simt/) */
+    GpuFault fault;       /* for tests */
     int vector_bits;      /* width of a vector register */
     int vector_registers;
     bool x86;             /* x86 intrinsics may be used */

@@ -64,7 +64,7 @@ static void copy_piece(Lower *l, V to, V from, V safe, V inside, int bytes)
                                         "llvm.nvvm.cp.async.ca.shared.global.8.s",
                                         "llvm.nvvm.cp.async.cg.shared.global.16.s"};
     int at = log2_up(bytes / 4);
-    if (!inside) {
+    if (!inside || l->t->fault == GPU_FAULT_MASK) {
         call(&l->code, names[at], NULL, 0, (V[]){to, from}, 2);
         return;
     }
@@ -125,6 +125,7 @@ void copy_commit(Lower *l)
 
 void copy_wait(Lower *l, int groups)
 {
+    groups += l->t->fault == GPU_FAULT_WAIT;
     if (l->g->nvidia)
         call(&l->code, "llvm.nvvm.cp.async.wait.group", NULL, 0, (V[]){c32(l, groups)}, 1);
 }

@@ -42,6 +42,8 @@ static V amd_barrier(Lower *l)
 
 void block_barrier(Lower *l)
 {
+    if (l->t->fault == GPU_FAULT_BARRIER)
+        return;
     if (!l->g->nvidia) {
         V fn = amd_barrier(l);
         LLVMBuildCall2(l->b, LLVMGlobalGetValueType(fn), fn, NULL, 0, "");

@@ -107,7 +107,8 @@ Layout layout_factor(const Target *t, Shape s, int rows, int k)
 
 V unit_row(Lower *l, const Unit *u)
 {
-    return u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "") : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
+    V row = u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "") : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
+    return l->t->fault == GPU_FAULT_ROWS ? LLVMBuildXor(l->b, row, c32(l, 1), "") : row;
 }
 
 V unit_k(Lower *l, const Unit *u, int run)

@@ -232,8 +232,9 @@ V window_thread_offset(Lower *l, const Window *w, const Layout *layout)
 
 V window_pointer(Lower *l, const Window *w, V thread_offset, Bit reg)
 {
+    bool past = l->t->fault == GPU_FAULT_PAST && w->m->space == SPACE_GLOBAL && w->m->access == ACCESS_IN;
     V base = bytes_at(l, w->corner, thread_offset);
-    int64_t plus = reg.row * w->row_stride + reg.col * w->col_stride;
+    int64_t plus = (reg.row + past) * w->row_stride + reg.col * w->col_stride;
     return plus ? bytes_at(l, base, c64(l, plus)) : base;
 }
 
@@ -262,6 +263,8 @@ V load_masked(Lower *l, LLVMTypeRef type, V pointer, V safe, V inside, int align
 {
     if (is_false(inside))
         return LLVMConstNull(type);
+    if (l->t->fault == GPU_FAULT_MASK)
+        inside = NULL;
     if (inside)
         pointer = LLVMBuildSelect(l->b, inside, pointer, safe, "");
     V v = LLVMBuildLoad2(l->b, type, pointer, "");

@@ -125,6 +125,8 @@ static void restore_slot(Pipeline *p, V *saved)
     memcpy(p->l->base, saved, p->l->k->mem.len * sizeof *saved);
 }
 
+static void fetch(Pipeline *p, size_t n);
+
 /* What stands before the copies of the turn `at`; then `each` for every copy. */
 static void run_ahead(Pipeline *p, V at, V slot, void (*each)(Pipeline *p, size_t n))
 {
@@ -136,7 +138,7 @@ static void run_ahead(Pipeline *p, V at, V slot, void (*each)(Pipeline *p, size_
     for (Ref r = p->loop + 1; r < p->end; r++)
         if (p->ahead[r] && ir_at(l->k, r)->op != OP_COPY)
             lower_ins(l, r);
-    for (size_t n = 0; n < p->copies.len; n++)
+    for (size_t n = 0; n < p->copies.len - (l->t->fault == GPU_FAULT_COPY && each != fetch); n++)
         each(p, n);
     restore_slot(p, saved);
     new_value(l, p->loop, &one)[0] = turn;
