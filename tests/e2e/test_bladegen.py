@@ -22,6 +22,16 @@ def run(*args):
     return done
 
 
+GPUS = {"sm_80": ".target sm_80", "sm_86": ".target sm_86", "sm_89": ".target sm_89", "sm_90a": ".target sm_90a",
+        "sm_100a": ".target sm_100a", "gfx90a": "gfx90a", "gfx942": "gfx942", "gfx1100": "gfx1100"}
+
+
+def has_tool(target):
+    """What makes code for a GPU out of LLVM's output; where it is missing, checks of that code are left out."""
+    names = ("ptxas", "/usr/local/cuda/bin/ptxas") if target.startswith("sm_") else ("ld.lld-19", "ld.lld", "/usr/lib/llvm-19/bin/ld.lld")
+    return any(shutil.which(name) for name in names)
+
+
 class Stages(unittest.TestCase):
     def test_list_names_every_operator(self):
         out = run("list").stdout
@@ -53,6 +63,39 @@ class Stages(unittest.TestCase):
             done = run("show", operator, "--target", "aarch64", "--stage", "asm")
             self.assertEqual(done.returncode, 0, f"{operator}: {done.stderr}")
             self.assertIn("ret", done.stdout)
+
+    def test_code_and_resources_of_every_gpu(self):
+        for target, text in GPUS.items():
+            asm = run("show", "rmsnorm", "--target", target, "--stage", "asm")
+            self.assertEqual(asm.returncode, 0, asm.stderr)
+            self.assertIn(text, asm.stdout)
+            if not has_tool(target):
+                continue
+            done = run("show", "rmsnorm", "--target", target, "--stage", "resources")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            head, row = done.stdout.splitlines()
+            figures = dict(zip(head.split(), row.split()))
+            self.assertEqual((figures["target"], figures["spills"], figures["stack"]), (target, "0", "0"))
+            self.assertGreaterEqual(int(figures["registers"]), 8)
+            self.assertRegex(row, r" \d+%  (threads|registers|shared|blocks) +rmsnorm eps=.*, \d+ bytes$")
+
+    def test_instructions_of_a_gpu(self):
+        if has_tool("gfx90a"):
+            done = run("show", "rmsnorm", "--target", "gfx90a", "--stage", "sass")
+            self.assertIn("s_endpgm", done.stdout)
+        done = run("show", "rmsnorm", "--target", "sm_80", "--stage", "sass")
+        self.assertTrue("EXIT" in done.stdout or "nvdisasm" in done.stderr or "ptxas" in done.stderr, done.stderr)
+
+    def test_every_operator_passes_the_gates(self):
+        for target in ("sm_80", "gfx90a"):
+            for operator in {line.split()[0] for line in run("list").stdout.splitlines()[1:]} if has_tool(target) else ():
+                done = run("show", operator, "--target", target, "--stage", "resources")
+                self.assertEqual(done.returncode, 0, f"{operator} for {target}: {done.stderr}")
+
+    def test_a_source_body_is_a_schedule(self):
+        self.assertRegex(run("list", "--target", "sm_80").stdout, r"(?m)^sample +gpu +source +source=sampler.cu$")
+        done = run("show", "sample", "--target", "simt:sm_80", "--stage", "resources")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_usage_errors(self):
         for args, text in (((), "bladegen build"), (("nonsense",), "unknown command"), (("show", "nonsense"), "unknown operator"),
