@@ -148,7 +148,7 @@ static bool batch_begin(Batch *b, Model *m, int64_t seqs, int64_t tokens_each, E
 
 static void begin_step(Batch *b, int64_t seqs)
 {
-    b->step = (ModelStep){.seqs = seqs, .table_width = b->width};
+    b->step = (ModelStep){.seqs = seqs, .table_width = b->width, .logits_unread = true};
     ints(b->m, IO_ADJUST_START)[0] = 0;
     for (int64_t i = 0; i < seqs * b->width; i++)
         ints(b->m, IO_BLOCK_TABLE)[i] = (int32_t)i;

@@ -17,15 +17,22 @@ typedef struct Launch {
 
 typedef struct LaunchList {
     int count;
+    bool by_width; /* some grid follows from the width of the block table */
     Launch *launches;
 } LaunchList;
+
+typedef struct Recording { /* of the launches of a step and of sampling, in a set of inputs */
+    int set, step;
+    int64_t tokens, width; /* for steps of up to so many tokens, and columns of the block table; width 0: any */
+    void *what;            /* the device's */
+} Recording;
 
 typedef struct Region {
     char *memory, *mirror; /* mirror: the host's side of inputs, outputs and sizes */
     size_t bytes;
 } Region;
 
-enum { SIZES_STRIDE = 128, ONCE = PLAN_INPUT_SETS, SIZES_SLOTS, WIDTH_CLASSES = 32 };
+enum { SIZES_STRIDE = 128, ONCE = PLAN_INPUT_SETS, SIZES_SLOTS };
 _Static_assert(SIZE_COUNT * sizeof(int64_t) <= SIZES_STRIDE, "a slot holds all sizes");
 
 struct Exec {
@@ -41,8 +48,8 @@ struct Exec {
     LaunchList *steps[PLAN_INPUT_SETS], sample[PLAN_INPUT_SETS];
     Region sizes; /* a slot for each set, and one for exec_run_once */
     int64_t caps[SIZE_COUNT];
-    bool graphs;    /* wanted, and the device can */
-    void **recordings; /* [set][step][width class]; NULL: not yet */
+    bool graphs; /* wanted, and the device can */
+    VEC(Recording) recordings;
     double *profile; /* seconds by kernel, or NULL */
 };
 
@@ -113,7 +120,6 @@ Exec *exec_new(const Plan *p, const uint8_t *code, Device *d, const int64_t caps
     e->device = d;
     e->arena = arena_new();
     memcpy(e->caps, caps, sizeof e->caps);
-    e->recordings = arena_array(e->arena, void *, PLAN_INPUT_SETS * p->steps_count * WIDTH_CLASSES);
     e->address = arena_array(e->arena, void *, p->buffers_count);
     e->bytes = arena_array(e->arena, int64_t, p->buffers_count);
     e->kv = arena_array(e->arena, int, p->buffers_count);
@@ -143,9 +149,9 @@ void exec_free(Exec *e)
     if (!e)
         return;
     exec_wait(e, NULL);
-    for (int i = 0; i < PLAN_INPUT_SETS * e->plan->steps_count * WIDTH_CLASSES; i++)
-        if (e->recordings[i])
-            e->device->ops->forget(e->device, e->recordings[i]);
+    for (size_t i = 0; i < e->recordings.len; i++)
+        e->device->ops->forget(e->device, e->recordings.at[i].what);
+    vec_free(&e->recordings);
     for (int k = 0; k < BUFFER_KINDS; k++)
         free_region(e, &e->regions[k]);
     free_region(e, &e->sizes);
@@ -212,6 +218,7 @@ static bool resolve(Exec *e, int set, const PlanLaunch *src, int count, LaunchLi
     for (int i = 0; i < count; i++) {
         Launch *l = &out->launches[i];
         l->kernel = src[i].kernel;
+        out->by_width = out->by_width || plan_grid_has(&e->plan->kernels[l->kernel], SIZE_TABLE_WIDTH);
         l->count = src[i].args_count;
         l->buffers = arena_array(e->arena, void *, l->count);
         for (int k = 0; k < l->count; k++) {
@@ -317,51 +324,69 @@ void exec_set_graphs(Exec *e, bool wanted)
     e->graphs = wanted && e->device->ops->record;
 }
 
-/* Tables of pages differ much in width: a recording serves those up to a power of two. */
-static int width_class(const Exec *e, const LaunchList *list, int64_t width)
+/* The least power of two that is not below n. */
+static int64_t round_up_power(int64_t n)
 {
-    bool matters = false;
-    int class = 0;
-    for (int i = 0; i < list->count && !matters; i++)
-        matters = plan_grid_has(&e->plan->kernels[list->launches[i].kernel], SIZE_TABLE_WIDTH);
-    while (class < WIDTH_CLASSES - 1 && (!matters || (int64_t)1 << class < width))
-        class++;
-    return class;
+    int64_t power = 1;
+    while (power < n)
+        power *= 2;
+    return power;
 }
 
-/* The largest sizes of a step of so many tokens. */
-static void bucket_sizes(const Exec *e, int64_t tokens, int class, int64_t most[SIZE_COUNT])
+static int64_t bucket_of(const PlanStep *step, int64_t tokens)
 {
-    static const SizeId by_tokens[] = {SIZE_TOKENS, SIZE_SEQS, SIZE_OUTPUTS, SIZE_DECODE_TILES, SIZE_PREFILL_TILES,
-                                       SIZE_HIDDENS};
+    return step->max_tokens ? step->max_tokens : round_up_power(tokens);
+}
+
+/* The largest sizes of the steps that a recording serves; they only decode, and nobody wants hidden states. */
+static void largest_sizes(const Exec *e, const Recording *r, int64_t most[SIZE_COUNT])
+{
+    static const SizeId by_tokens[] = {SIZE_TOKENS, SIZE_SEQS, SIZE_OUTPUTS, SIZE_DECODE_TILES};
     memcpy(most, e->caps, sizeof e->caps);
     for (size_t i = 0; i < COUNT(by_tokens); i++)
-        most[by_tokens[i]] = MIN(most[by_tokens[i]], tokens);
-    most[SIZE_TABLE_WIDTH] = MIN(most[SIZE_TABLE_WIDTH], (int64_t)1 << class);
+        most[by_tokens[i]] = MIN(most[by_tokens[i]], r->tokens);
+    most[SIZE_PREFILL_TILES] = most[SIZE_HIDDENS] = 0;
+    if (r->width)
+        most[SIZE_TABLE_WIDTH] = MIN(most[SIZE_TABLE_WIDTH], r->width);
+}
+
+static void *record(Exec *e, Recording *r, const int64_t *most, const int64_t *seen)
+{
+    e->device->ops->record(e->device);
+    start_list(e, &e->steps[r->set][r->step], most, seen);
+    start_list(e, &e->sample[r->set], most, seen);
+    r->what = e->device->ops->recorded(e->device);
+    if (r->what)
+        vec_push(&e->recordings, *r);
+    return r->what;
+}
+
+static void *find_recording(const Exec *e, const Recording *r)
+{
+    for (size_t i = 0; i < e->recordings.len; i++) {
+        const Recording *x = &e->recordings.at[i];
+        if (x->set == r->set && x->step == r->step && x->tokens == r->tokens && x->width == r->width)
+            return x->what;
+    }
+    return NULL;
 }
 
 /* Replays the step, recording it when it is the first of its kind. False when it must be launched one by one. */
 static bool replay(Exec *e, const ExecRun *run, const int64_t *sizes, const int64_t *seen)
 {
-    const DeviceOps *ops = e->device->ops;
-    if (!e->graphs || e->profile || run->step < 0 || !run->sample || !e->plan->steps[run->step].max_tokens)
+    if (!e->graphs || e->profile || run->step < 0 || !run->sample)
         return false;
-    const LaunchList *list = &e->steps[run->set][run->step];
+    Recording r = {.set = run->set, .step = run->step};
+    r.tokens = bucket_of(&e->plan->steps[run->step], sizes[SIZE_TOKENS]);
+    r.width = e->steps[run->set][run->step].by_width ? round_up_power(sizes[SIZE_TABLE_WIDTH]) : 0;
     int64_t most[SIZE_COUNT];
-    int class = width_class(e, list, sizes[SIZE_TABLE_WIDTH]);
-    bucket_sizes(e, e->plan->steps[run->step].max_tokens, class, most);
+    largest_sizes(e, &r, most);
     for (int i = 0; i < SIZE_COUNT; i++)
         if (sizes[i] > most[i])
             return false;
-    void **recording = &e->recordings[(run->set * e->plan->steps_count + run->step) * WIDTH_CLASSES + class];
-    if (!*recording) {
-        ops->record(e->device);
-        start_list(e, list, most, seen);
-        start_list(e, &e->sample[run->set], most, seen);
-        *recording = ops->recorded(e->device);
-    }
-    if (*recording)
-        ops->replay(e->device, *recording);
+    void *what = find_recording(e, &r);
+    if (what || (what = record(e, &r, most, seen)))
+        e->device->ops->replay(e->device, what);
     return true;
 }
 

@@ -1,9 +1,9 @@
 /* exec.h - a plan at work on a device: its buffers, its code, and the runs of its launch lists.
  *
  * On a device with a memory of its own, inputs and outputs have a mirror in the host's memory: a run copies what the
- * step uses of the inputs first, and what the caller will read of the outputs last. Launch lists for a bounded number
- * of tokens are recorded once and replayed: with grids for the most that the bucket allows, since kernels take the
- * real sizes from memory and blocks beyond them return at once.
+ * step uses of the inputs first, and what the caller will read of the outputs last. Steps that only decode are
+ * recorded once for each bucket of token counts and replayed: with grids for the most that the bucket allows, since
+ * kernels take the real sizes from memory and blocks beyond them return at once.
  */
 #ifndef BLADE_EXEC_H
 #define BLADE_EXEC_H
@@ -48,7 +48,7 @@ bool exec_wait(Exec *e, Err *err);
 bool exec_run_once(Exec *e, int kernel, void *const *buffers, int count, const int64_t sizes[SIZE_COUNT],
                    int64_t blocks, Err *err);
 
-void exec_set_graphs(Exec *e, bool wanted); /* false: launch lists are never recorded */
+void exec_set_graphs(Exec *e, bool wanted); /* false: steps are never recorded */
 
 /* From now on the runs add the seconds of each launch to seconds[kernel]; NULL ends it. Waits after every launch. */
 void exec_set_profile(Exec *e, double *seconds);
