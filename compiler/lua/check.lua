@@ -181,6 +181,10 @@ end
 checking = { make_tensors = make_tensors, copy_tensors = copy_tensors, run_kernel = run_kernel, difference = difference,
              tolerance_of = tolerance_of, combinations = combinations, quick_settings = quick_settings }
 
+-- For tests that want to see a failure: the cases after it are left out.
+local stop_early = false
+function check_until_failure() stop_early = true end
+
 function check_operators(only, quick)
   if only and not operators[only] then error("unknown operator '" .. only .. "'; `bladegen list` names them", 0) end
   local names, passed, failed = {}, 0, 0
@@ -191,7 +195,7 @@ function check_operators(only, quick)
   for _, name in ipairs(names) do
     local spec = operators[name]
     for _, case in ipairs(spec.cases) do
-      for _, sch in ipairs(schedules[name]) do
+      for _, sch in ipairs(stop_early and failed > 0 and {} or schedules[name]) do
         if sch.body and (not sch.fits or sch.fits(case.p)) then -- source bodies run on GPUs only
           local p, f = check_schedule(spec, sch, case, quick)
           passed, failed = passed + p, failed + f

@@ -18,6 +18,8 @@ static CheckResult check(const char *target, GpuFault fault, const char *op)
     faulty.fault = fault;
     Generator *g = gen_open(BLADE_SOURCE, &faulty, &err);
     CheckResult result = {0};
+    if (g && fault)
+        gen_call(g, "check_until_failure", json_null(), NULL, &err);
     if (!g || !gen_check(g, op, true, verify_run, &faulty, &result, &err))
         fail_msg("%s", err.text);
     gen_close(g);
