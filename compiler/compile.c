@@ -21,14 +21,16 @@ typedef struct Work { /* shared by the compile threads */
     size_t count;
     pthread_mutex_t lock;
     size_t next, done;
-    Err err; /* of the first kernel that failed */
+    bool every; /* failures are kept with their kernels */
+    Err err;    /* of the first kernel that failed, which ends the work */
 } Work;
 
 void compiled_free(CompiledKernel *k)
 {
     buf_free(&k->code);
     free(k->warning);
-    k->warning = NULL;
+    free(k->failure);
+    k->warning = k->failure = NULL;
 }
 
 static bool take(Work *w, size_t *i)
@@ -45,7 +47,9 @@ static void finished(Work *w, size_t i, const Err *err)
 {
     pthread_mutex_lock(&w->lock);
     w->done++;
-    if (err->text[0] && !w->err.text[0])
+    if (err->text[0] && w->every)
+        w->object[i].failure = xstrdup(err->text);
+    else if (err->text[0] && !w->err.text[0])
         w->err = *err;
     if (w->object[i].warning && w->request->warning)
         w->request->warning(w->request->context, w->object[i].warning);
@@ -96,6 +100,14 @@ bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest 
     free(wanted);
     vec_free(&missing);
     return ok;
+}
+
+void compile_every_kernel(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
+                          CompiledKernel *objects)
+{
+    Work w = {.g = g, .target = t, .request = r, .which = which, .object = objects, .count = count, .every = true,
+              .lock = PTHREAD_MUTEX_INITIALIZER};
+    run_work(&w, NULL);
 }
 
 static json_t *describe_code(const CompiledKernel *o, size_t offset)

@@ -10,6 +10,7 @@ typedef struct CompiledKernel {
     Buf code; /* an object file; empty until compiled */
     KernelInfo info;
     char *warning; /* something the user should know, or NULL; owned */
+    char *failure; /* why compile_every_kernel could not compile it, or NULL; owned */
 } CompiledKernel;
 
 void compiled_free(CompiledKernel *k); /* frees and clears what it holds */
@@ -18,6 +19,10 @@ void compiled_free(CompiledKernel *k); /* frees and clears what it holds */
  * first failure ends it. */
 bool compile_kernels(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
                      CompiledKernel *objects, Err *err);
+
+/* The same, each kernel named once; those that can't be compiled say so in `failure`. */
+void compile_every_kernel(const Generator *g, const Target *t, const BladegenRequest *r, const size_t *which, size_t count,
+                          CompiledKernel *objects);
 
 /* Appends the objects of `which`, each at a multiple of 64, and returns [{offset, size, scratch, threads, ...}] with the
  * fields of KernelInfo by kernel number, as plan_json wants it. */

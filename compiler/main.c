@@ -1,6 +1,7 @@
 /* main.c - the bladegen command: build, inspect and compare packs; list operators, show a kernel at any stage, check
  * every schedule. */
 #include "bladegen.h"
+#include "cases.h"
 #include "generator.h"
 #include "gpu/emit.h"
 #include "inspect.h"
@@ -31,6 +32,10 @@ static const char usage[] =
     "      found), resources (registers, shared memory, blocks on a multiprocessor); --set changes parameters and settings\n"
     "  bladegen check [--target T] [--operator OP] [--quick]\n"
     "      runs every schedule and setting against its reference; ends with `N passed, N failed`\n"
+    "  bladegen cases [--target T] [--operator OP] [--quick] -o FILE\n"
+    "      the same as a file: kernels, inputs and expected results, for a machine that has the device but no generator\n"
+    "  bladegen samples [--target T] [--operator OP] [--quick] -o FILE\n"
+    "      kernels of a model of 8 billion parameters to be timed on such a machine (tests/gpu); --quick: tiny shapes\n"
     "\n"
     "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64, sm_80, sm_86, sm_89, sm_90a,\n"
     "                sm_100a, gfx90a, gfx942, gfx1100; simt:GPU is the code of a GPU, run by this CPU, for tests\n"
@@ -249,6 +254,21 @@ static int cmd_check(const Options *o)
     return result.failed != 0 || result.passed == 0;
 }
 
+/* `bladegen cases`, `bladegen samples`. */
+static int cmd_cases(const Options *o)
+{
+    Err err = {0};
+    CasesRequest r = {.what = o->positional[0], .operator = o->op, .quick = o->quick, .output = o->output,
+                      .build = {.target = o->target, .source = o->source, .threads = o->threads, .kernels = o->kernels,
+                                .progress = print_progress, .warning = print_warning}};
+    CasesResult result;
+    if (!cases_write(&r, &result, &err))
+        die("%s", err.text);
+    printf("%s: %d kernels, %d failed to compile, %.1f MB\n", o->output, result.kernels, result.failed,
+           (double)result.bytes / 1e6);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     Options o;
@@ -256,7 +276,7 @@ int main(int argc, char **argv)
     const char *command = o.n_positional ? o.positional[0] : "";
     static const struct { const char *name; int (*run)(const Options *); } commands[] = {
         {"build", cmd_build}, {"inspect", cmd_inspect}, {"diff", cmd_diff}, {"list", cmd_list}, {"show", cmd_show},
-        {"check", cmd_check}};
+        {"check", cmd_check}, {"cases", cmd_cases}, {"samples", cmd_cases}};
     for (size_t i = 0; i < COUNT(commands); i++)
         if (!strcmp(command, commands[i].name)) {
             int status = commands[i].run(&o);
