@@ -66,6 +66,28 @@ static bool open_pack(Model *m, Err *err)
     return ok;
 }
 
+static bool serves(const Pack *p, const char *device)
+{
+    for (int i = 0; i < p->parts_count; i++)
+        if (device_rank(device, p->parts[i].target) >= 0)
+            return true;
+    return false;
+}
+
+/* Where nobody named a device, a pack that somebody named decides: one for the host alone runs there, GPU or not. */
+static void prefer_host(Model *m)
+{
+    const char *name = m->options.device;
+    Pack p;
+    if (!m->device || !m->options.pack || (name && strcmp(name, "auto")) || !pack_open(m->options.pack, &p, &(Err){0}))
+        return;
+    if (!serves(&p, m->device->target) && serves(&p, "")) {
+        m->device->ops->close(m->device);
+        m->device = NULL;
+    }
+    pack_close(&p);
+}
+
 static bool open_model(Model *m, Err *err)
 {
     const ModelOptions *o = &m->options;
@@ -77,6 +99,7 @@ static bool open_model(Model *m, Err *err)
     timing_phase("open checkpoint", 0);
     if (!device_gpu_open(o->device, &m->device, err))
         return false;
+    prefer_host(m);
     if (m->device)
         timing_phase("open GPU", 0);
     if (!open_pack(m, err))

@@ -484,6 +484,36 @@ static void packs_for_other_devices(void **state)
     }
 }
 
+/* Where nobody says --device, a pack for the host runs on the host, and one for both on the GPU. */
+static void named_packs_choose_the_device(void **state)
+{
+    (void)state;
+    static const char *const targets[] = {"x86-64", "aarch64"};
+    ModelOptions o = options();
+    Model *m = load(&o);
+    PackHeader h = {.weights = "auto", .fingerprint = model_fingerprint(m)};
+    char path[96], here[DEVICE_TARGET_BYTES];
+    snprintf(here, sizeof here, "%s", model_target(m));
+    model_free(m);
+    snprintf(path, sizeof path, "%s/my.pack", dir);
+    o.pack = path;
+    o.generator = "/nowhere.so";
+    Err err = {0};
+    const char *host = targets[device_rank("", targets[0]) < 0];
+    for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+        snprintf(h.target, sizeof h.target, "%s", on_gpu ? here : host);
+        assert_true(toy_pack(path, &h, &err));
+        for (int automatic = 0; automatic < 2; automatic++) {
+            o.device = automatic ? "auto" : NULL;
+            m = load(&o);
+            assert_int_equal(model_on_gpu(m), on_gpu);
+            run_step(m, (int32_t[]){3}, 1);
+            expect_next(m, (int32_t[]){3}, 1);
+            model_free(m);
+        }
+    }
+}
+
 /* Kernels for the host under the name of a GPU's target, and the other way round. */
 static void kernels_for_another_kind_of_device(void **state)
 {
@@ -617,6 +647,7 @@ int main(int argc, char **argv)
         TEST(random_weights),
         TEST(everything_is_given_back),
         TEST(packs_for_other_devices),
+        TEST(named_packs_choose_the_device),
         TEST(kernels_for_another_kind_of_device),
         TEST(every_failure_is_told),
         TEST(too_little_memory_is_seen_before),
