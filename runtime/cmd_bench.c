@@ -321,7 +321,7 @@ static bool bench(const Bench *b, const char *model, Err *err)
     double load_seconds = now_seconds() - start;
     timing_print("ready");
     BenchLimits limits;
-    if (!bench_limits_begin(&limits, m, read_bytes, err)) {
+    if (!bench_limits_begin(&limits, m, model_on_gpu(m) ? 4 * read_bytes : read_bytes, err)) {
         model_free(m);
         return false;
     }
