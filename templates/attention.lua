@@ -78,7 +78,7 @@ return operator "attention" {
     } do list[#list + 1] = d end
     return list
   end,
-  numerics = function(p) return { tree = kv_in_runs(p) and p.page or 16, segment = p.segment } end,
+  numerics = function(p) return { tree = 16, segment = p.segment } end,
   inputs = function(p, t, sizes, random)
     if p.kv == "s8" then
       t.q:fill(function() return random.normal() * p.head_dim ^ -0.5 end)
@@ -177,6 +177,12 @@ return operator "attention" {
       sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
     { p = { heads = 6, kv_heads = 2, head_dim = 24, page = 32, segment = 512, kv = "bf16", tile = 2, tiles = "prefill_tiles" },
       sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
+    { p = { heads = 8, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", out = "bf16" },
+      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 6, kv_pages = 12 } },
+    { p = { heads = 4, kv_heads = 1, head_dim = 80, page = 32, segment = 64, kv = "bf16", tile = 8, tiles = "prefill_tiles", window = 50 },
+      sizes = { tokens = 13, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 } },
+    { p = { heads = 2, kv_heads = 1, head_dim = 256, page = 32, segment = 64, kv = "bf16", tile = 16, tiles = "prefill_tiles", out = "bf16" },
+      sizes = { tokens = 16, seqs = 1, prefill_tiles = 1, table_width = 3, kv_pages = 4 } },
     { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
       sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
     { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "s8", tile = 1, tiles = "decode_tiles" },

@@ -2,15 +2,21 @@
 -- 16 or more a warp, share every page. Pages come through on-chip memory a few turns ahead; scores, weights and outputs stay
 -- in the registers of the warp that has the row, so that weights are factors of the second product as they lie.
 local LOWEST = -1e30 -- below any score, yet finite: no NaN from rows that see nothing yet
-local TURN = 2       -- pages that share a step of the online softmax
+local function turn_pages(p) return p.head_dim <= 64 and 2 or 1 end -- pages that share a step of the online softmax
 
 local function rows_of(p) return p.heads // p.kv_heads * p.tile end
 local function row_warps(p, most) return power_of_two_up(math.min(most, ceil_div(rows_of(p), 16))) end
 
+-- Queries of a head stay in registers where there is room, and where a warp's lanes hold what matrix units take at once.
+local function registers_hold(D)
+  local last = (D - 1) % 64 + 1
+  return D <= (target.gpu.matrix == "wmma" and 32 or 128) and (last % 32 == 0 or last == 16 or last > 32)
+end
+
 -- Elements from row to row of a tile of n columns that warps write as accumulators lie: no two threads in one bank.
 local function staged_pitch(n, elem)
   if elem == "f32" then return n + 4 end
-  return n % 64 == 0 and n + 32 or n + 8
+  return n + 8
 end
 
 return schedule "attention" {
@@ -18,12 +24,14 @@ return schedule "attention" {
   settings = { warps = { 4, 2, 1, 8 }, stages = { 2, 3, 4, 1 }, parked = { false, true } },
   fits = kv_in_runs,
   default = function(p)
-    return { warps = 4, stages = target.gpu.stages > 1 and 2 or 1, parked = target.gpu.nvidia and p.head_dim > 64 }
+    return { warps = 4, stages = target.gpu.stages > 1 and 2 or 1, parked = p.head_dim > 64 and target.gpu.matrix ~= "mfma" }
   end,
   sensible = function(p, s) return s.warps == 1 or s.warps * 8 < rows_of(p) end,
 } (function(k, a, p, s)
   local G, D, P, T = p.heads // p.kv_heads, p.head_dim, p.page, p.tile
-  local R, W, B = G * T, round_up(D, 16), TURN * P
+  local R, W, TURN = G * T, round_up(D, 16), turn_pages(p)
+  local B = TURN * P
+  if D > 128 then k:accepts { "spills", "stack" } end -- outputs alone are 128 registers
   k:warps(row_warps(p, s.warps), 1)
   k:tiles(p.tiles, p.kv_heads)
   local tile, head = k:block(0), k:block(1)
@@ -32,29 +40,37 @@ return schedule "attention" {
   local high = low + (count - 1) -- the tokens of a tile follow one another
   local position = T == 1 and low or low + k:row(R) % T -- rows past the tile's end see what they like; nobody sees them
 
-  -- queries: where a warp's lanes hold runs of whole 32 elements, in registers
-  local q
-  local in_registers = D % 32 == 0 or D > 32
-  if T == 1 then
-    q = in_registers and k:load(a.q, { first, head * G, 0 }, G, D) or k:view(a.q, { first, head * G, 0 }, G, D)
-  else
-    local queries = k:shared("bf16", { R, D })
-    for g = 0, G - 1 do k:store(queries, { g * T, 0 }, k:load(a.q, { first, (head * G + g) * D }, T, D)) end
-    q = in_registers and k:load(queries, { 0, 0 }, R, D) or k:view(queries, { 0, 0 }, R, D)
+  -- Strips of columns, and a tile on chip through which they go between memory and the layouts of matrix units.
+  local strips, elem = {}, p.out or "f32"
+  for c = 0, W - 1, 64 do strips[#strips + 1] = { c, math.min(64, W - c) } end
+  local function tile_of(kind) return k:shared(kind, { R, math.min(64, W) }, { pitch = staged_pitch(math.min(64, W), kind) }) end
+  local staged = tile_of(elem)
+
+  -- queries: strips in registers, else all of them on chip
+  local q, held = {}, registers_hold(D)
+  local tile_q = not held and k:shared("bf16", { R, D }) or T > 1 and (elem == "bf16" and staged or tile_of("bf16"))
+  for _, strip in ipairs(strips) do
+    local c, n = strip[1], math.min(strip[2], D - strip[1])
+    if T == 1 then
+      q[c] = k:load(a.q, { first, head * G, c }, G, n)
+      if not held then k:store(tile_q, { 0, c }, q[c]) end
+    else
+      for g = 0, G - 1 do
+        k:store(tile_q, { g * T, held and 0 or c }, k:load(a.q, { first, (head * G + g) * D + c }, T, n))
+      end
+      if held then q[c] = k:load(tile_q, { 0, 0 }, R, n) end
+    end
   end
 
-  -- the outputs in strips of columns: of the segment (out), and of all before it (Out)
-  local strips, out, Out, parked = {}, {}, {}, s.parked and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
-  for c = 0, W - 1, 64 do strips[#strips + 1] = { c, math.min(64, W - c) } end
+  -- outputs: of the segment (out), and of all before it (Out)
+  local out, Out, parked = {}, {}, s.parked and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
   local function segments(c, n) -- outputs of the segments before, and what changes them
     if parked then return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end end
     Out[c] = Out[c] or k:frag("f32", R, n, "acc")
     return Out[c], function(v) Out[c]:set(v) end
   end
-  local elem = p.out or "f32"
-  local staged = k:shared(elem, { R, math.min(64, W) }, { pitch = staged_pitch(math.min(64, W), elem) })
   local top, Top = k:frag("f32", R, 1):set(LOWEST), k:frag("f32", R, 1):set(LOWEST)
-  local sum, Sum = k:frag("f32", R, P):set(0), k:frag("f32", R, 1):set(0)
+  local sum, Sum = k:frag("f32", R, 16, "acc"):set(0), k:frag("f32", R, 1):set(0) -- every column of sum is the same
   for _, strip in ipairs(strips) do
     local c, n = table.unpack(strip)
     out[c] = k:frag("f32", R, n, "acc"):set(0)
@@ -67,7 +83,7 @@ return schedule "attention" {
     local new = Top:max(top)
     local old_part, part = (Top - new):exp(), (top - new):exp()
     Top:set(new)
-    Sum:set(k:fma(Sum, old_part, sum:sum() * part))
+    Sum:set(k:fma(Sum, old_part, sum:highest() * part))
     for _, strip in ipairs(strips) do
       local c, n = table.unpack(strip)
       local before, set = segments(c, n)
@@ -79,6 +95,8 @@ return schedule "attention" {
   end
 
   local keys, values = k:shared("bf16", { B, D }), k:shared("bf16", { B, W }, { panel = P, wide = 16 })
+  local ones = k:shared("bf16", { P, 16 }, { panel = P, wide = 16 }) -- weights times these are their sums
+  k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
   local start = p.window and (low - (p.window - 1)):max(0):cast("s64") // B or k:const("s64", 0) -- first turn anyone sees
   local last_page, turns, per_segment = high:cast("s64") // P, high:cast("s64") // B + 1, p.segment // B
   k:pipelined(start, turns, 1, { stages = s.stages }, function(i)
@@ -87,10 +105,13 @@ return schedule "attention" {
       k:copy(k:view(keys, { j * P, 0 }, P, D), k:view(a.k_pages, { page, head, 0, 0 }, P, D))
       k:copy(k:view(values, { j * P, 0 }, P, W), k:view(a.v_pages, { page, head, 0, 0 }, P, W))
     end
+    k:when((i % per_segment):eq(0), merge)
     local base, score = (i * B):cast("s32"), {}
     for j = 0, TURN - 1 do
       score[j] = k:frag("f32", R, P, "acc"):set(0)
-      k:gemm(score[j], q, k:view(keys, { j * P, 0 }, D, P, { transposed = true }))
+      local function add(c, n, x) k:gemm(score[j], x, k:view(keys, { j * P, c }, n, P, { transposed = true })) end
+      if not held then add(0, D, k:view(tile_q, { 0, 0 }, R, D)) end
+      for _, strip in ipairs(held and strips or {}) do add(strip[1], q[strip[1]].cols, q[strip[1]]) end
     end
     local partly = (base + (B - 1)):gt(low)
     if p.window then partly = partly | base:le(high - p.window) end
@@ -107,17 +128,16 @@ return schedule "attention" {
     local new = top:max(highest:highest())
     local shrink, weights = (top - new):exp(), {}
     top:set(new)
-    for j = 0, TURN - 1 do weights[j] = (score[j] - new):exp() end
-    local total = weights[0]
-    for j = 1, TURN - 1 do total = total + weights[j] end
-    sum:set(k:fma(sum, shrink, total))
+    for j = 0, TURN - 1 do weights[j] = (score[j] - new):exp():cast("bf16") end
+    sum:set(sum * shrink)
+    for j = 0, TURN - 1 do k:gemm(sum, weights[j], k:view(ones, { 0, 0 }, P, 16)) end
     for _, strip in ipairs(strips) do
       local c, n = table.unpack(strip)
       out[c]:set(out[c] * shrink)
-      for j = 0, TURN - 1 do k:gemm(out[c], weights[j]:cast("bf16"), k:view(values, { j * P, c }, P, n)) end
+      for j = 0, TURN - 1 do k:gemm(out[c], weights[j], k:view(values, { j * P, c }, P, n)) end
     end
-    k:when(((i + 1) % per_segment):eq(0) | (i + 1):eq(turns), merge)
   end)
+  merge()
 
   -- through on-chip memory, so that a token's columns are stored side by side
   local scale = 1.0 / Sum
