@@ -29,8 +29,7 @@ void simt_warp_barrier(int site, uint32_t mask) { thread_meet(&warp_barrier, sit
 
 void simt_wave_barrier(int site)
 {
-    int wave = thread_self()->machine->launch->wave;
-    thread_meet(&wave_barrier, site, wave == 64 ? UINT64_MAX : UINT32_MAX, NULL, NULL);
+    thread_meet(&wave_barrier, site, warp_all(thread_self()->machine), NULL, NULL);
 }
 
 /* ---- shuffles ------------------------------------------------------------------------------------------------- */

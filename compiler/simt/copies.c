@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void copies_clear(Machine *m, int threads)
+void copies_clear(Machine *m)
 {
-    for (int i = 0; i < threads; i++)
+    for (int i = 0; i < SIMT_MAX_THREADS && m->copying; i++)
         m->copies[i].list.len = m->copies[i].groups.len = 0;
+    m->copying = false;
 }
 
 void copies_free(Machine *m)
@@ -24,6 +25,7 @@ void copies_free(Machine *m)
 static Copies *own_copies(void)
 {
     Thread *t = thread_self();
+    t->machine->copying = true;
     return &t->machine->copies[t->index];
 }
 

@@ -62,9 +62,12 @@ struct Machine {
     Fiber main;
     uint8_t *stacks; /* `capacity` slots, one more for emergencies */
     int capacity;
-    bool fresh;      /* no thread of the stacks has begun yet */
+    bool copying;    /* this block has issued asynchronous copies */
     int64_t block;
-    int warp, turn;  /* whose turn it is; lanes of the warp that had theirs */
+    int warp;        /* whose turn it is, */
+    uint64_t ready;  /* and the lanes of it that can run and did not yet */
+    const Thread *first; /* lane that has come to a collective before the others, */
+    int together;        /* and how many have come to the same */
     uint8_t *on_chip, *shared, *on_chip_end; /* mapping; this launch's part of it; end of the accessible part */
     size_t on_chip_size;
     Copies copies[SIMT_MAX_THREADS];
@@ -79,6 +82,12 @@ static inline Thread *thread_self(void)
 static inline Thread *thread_at(const Machine *m, int index)
 {
     return fiber_top(m->stacks + (size_t)index * FIBER_SLOT, sizeof(Thread));
+}
+
+/* All lanes of a warp, as a mask. */
+static inline uint64_t warp_all(const Machine *m)
+{
+    return m->launch->wave == 64 ? UINT64_MAX : UINT32_MAX;
 }
 
 static inline Thread *warp_lane(const Warp *w, int lane)
@@ -107,7 +116,7 @@ bool fault_begin(Machine *m, Err *err); /* signals of this thread belong to m un
 void fault_end(void);
 
 /* copies.c */
-void copies_clear(Machine *m, int threads);
+void copies_clear(Machine *m);
 void copies_free(Machine *m);
 
 #endif

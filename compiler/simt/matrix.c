@@ -87,12 +87,11 @@ static void multiply(Product *p)
 static void multiply(Product *p) { multiply_body(p); }
 #endif
 
-#define MEET(id)                                                        \
-    static const Collective id = {#id, run_##id};                       \
-    void simt_##id(int site, void *out, const void *in)                 \
-    {                                                                   \
-        int wave = thread_self()->machine->launch->wave;                \
-        thread_meet(&id, site, wave == 64 ? UINT64_MAX : UINT32_MAX, in, out); \
+#define MEET(id)                                                           \
+    static const Collective id = {#id, run_##id};                          \
+    void simt_##id(int site, void *out, const void *in)                    \
+    {                                                                      \
+        thread_meet(&id, site, warp_all(thread_self()->machine), in, out); \
     }
 
 /* ---- NVIDIA mma.sync ------------------------------------------------------------------------------------------ */

@@ -21,7 +21,7 @@ typedef struct Permlane {
 
 static uint64_t everyone(void)
 {
-    return thread_self()->machine->launch->wave == 64 ? UINT64_MAX : UINT32_MAX;
+    return warp_all(thread_self()->machine);
 }
 
 static uint32_t value_of(const Warp *w, int lane) { return ((const Lane *)warp_lane(w, lane)->in)->value; }

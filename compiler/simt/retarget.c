@@ -95,7 +95,10 @@ static void rewrite_text(const char *s, Buf *out)
         const char *from, *to;
     } words[] = {{"addrspacecast", "bitcast"}, {"@llvm.nvvm.", "@gpu.nvvm."}, {"@llvm.amdgcn.", "@gpu.amdgcn."}};
     while (*s) {
-        size_t skip = address_space(s), w = 0;
+        size_t plain = strcspn(s, " ,\na@"), w = 0; /* nothing that is looked for begins otherwise */
+        buf_put(out, s, plain);
+        s += plain;
+        size_t skip = address_space(s);
         bool line = s[0] == '\n' && (starts(s + 1, "target datalayout") || starts(s + 1, "target triple"));
         if (line)
             skip = 1 + strcspn(s + 1, "\n");
@@ -106,7 +109,7 @@ static void rewrite_text(const char *s, Buf *out)
         } else if (w < COUNT(words)) {
             buf_puts(out, words[w].to);
             s += strlen(words[w].from);
-        } else {
+        } else if (*s) {
             buf_putc(out, *s++);
         }
     }

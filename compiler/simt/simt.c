@@ -66,14 +66,11 @@ void thread_check_shared(const void *p, int bytes, int align, const char *what)
 /* The next thread of the warp that can run and has not had its turn; NULL when there is none. */
 static Thread *next_thread(Machine *m)
 {
-    int wave = m->launch->wave;
-    while (m->turn < wave) {
-        int turn = m->turn++, lane = m->launch->order == SIMT_REVERSE ? wave - 1 - turn : turn;
-        Thread *t = thread_at(m, m->warp * wave + lane);
-        if (t->state == STATE_READY)
-            return t;
-    }
-    return NULL;
+    if (!m->ready)
+        return NULL;
+    int lane = m->launch->order == SIMT_REVERSE ? 63 - __builtin_clzll(m->ready) : __builtin_ctzll(m->ready);
+    m->ready &= ~(1ull << lane);
+    return thread_at(m, m->warp * m->launch->wave + lane);
 }
 
 static void pass_on(Thread *t)
@@ -81,6 +78,11 @@ static void pass_on(Thread *t)
     Machine *m = t->machine;
     Thread *next = next_thread(m);
     fiber_switch(&t->fiber, next ? &next->fiber : &m->main);
+}
+
+static bool same_meeting(const Thread *a, const Thread *b)
+{
+    return a->site == b->site && a->what == b->what && a->mask == b->mask;
 }
 
 void thread_meet(const Collective *what, int site, uint64_t mask, const void *in, void *out)
@@ -95,6 +97,10 @@ void thread_meet(const Collective *what, int site, uint64_t mask, const void *in
     t->in = in;
     t->out = out;
     t->state = STATE_MEETING;
+    Machine *m = t->machine;
+    if (!m->together)
+        m->first = t;
+    m->together += same_meeting(m->first, t);
     pass_on(t);
 }
 
@@ -161,30 +167,38 @@ static const Thread *missing(const Warp *w, const Thread *t)
 {
     for (int l = 0; l < w->lanes; l++) {
         const Thread *o = warp_lane(w, l);
-        if (t->mask >> l & 1 && (o->state != STATE_MEETING || o->site != t->site || o->what != t->what || o->mask != t->mask))
+        if (t->mask >> l & 1 && (o->state != STATE_MEETING || !same_meeting(o, t)))
             return o;
     }
     return NULL;
 }
 
-/* Runs the collectives whose lanes are all there; false when no thread can go on. */
+/* Runs the collective that t waits for. */
+static bool run_collective(Warp *w, const Thread *t)
+{
+    w->mask = t->mask;
+    t->what->run(w);
+    for (int l = 0; l < w->lanes; l++)
+        if (warp_has(w, l))
+            warp_lane(w, l)->state = STATE_READY;
+    w->machine->ready |= w->mask;
+    return !w->machine->failed;
+}
+
+/* Runs the collectives whose lanes are all there; false when no thread can go on. Mostly all lanes have come to the same. */
 static bool meet(Warp *w)
 {
-    bool any = false;
-    for (int l = 0; l < w->lanes; l++) {
+    Machine *m = w->machine;
+    bool all = m->together == w->lanes && m->first->mask == warp_all(m);
+    if (all && !run_collective(w, m->first))
+        return false;
+    for (int l = 0; l < w->lanes && !all; l++) {
         const Thread *t = warp_lane(w, l);
-        if (t->state != STATE_MEETING || missing(w, t))
-            continue;
-        w->mask = t->mask;
-        t->what->run(w);
-        if (w->machine->failed)
+        if (t->state == STATE_MEETING && !missing(w, t) && !run_collective(w, t))
             return false;
-        any = true;
-        for (int o = l; o < w->lanes; o++)
-            if (warp_has(w, o))
-                warp_lane(w, o)->state = STATE_READY;
     }
-    return any;
+    m->together = 0;
+    return m->ready;
 }
 
 /* No thread of the warp can go on: it is at a barrier or has ended, all of it. */
@@ -206,11 +220,12 @@ static bool run_warp(Machine *m, int warp)
 {
     Warp w = {.machine = m, .lanes = m->launch->wave, .first = warp * m->launch->wave};
     m->warp = warp;
-    do {
-        m->turn = 0;
+    m->ready = warp_all(m); /* whoever stopped before has been let through the barrier */
+    m->together = 0;
+    do
         for (Thread *t; !m->failed && (t = next_thread(m));)
             fiber_switch(&m->main, &t->fiber);
-    } while (!m->failed && meet(&w));
+    while (!m->failed && meet(&w));
     return !m->failed && check_stop(&w);
 }
 
@@ -223,7 +238,6 @@ static void threads_init(Machine *m)
         *t = (Thread){.machine = m, .index = i, .lane = i % m->launch->wave, .warp = i / m->launch->wave};
         fiber_init(&t->fiber, t, thread_main);
     }
-    m->fresh = false;
 }
 
 /* All threads have stopped: opens the barrier, or sees that the block is done. */
@@ -256,7 +270,7 @@ static bool run_block(Machine *m)
 {
     int warps = m->launch->threads / m->launch->wave;
     memset(m->shared - SHARED_ALIGN, POISON, (size_t)(m->on_chip_end - m->shared) + SHARED_ALIGN);
-    copies_clear(m, m->launch->threads);
+    copies_clear(m);
     for (bool done = false; !done;) {
         for (int i = 0; i < warps; i++)
             if (!run_warp(m, m->launch->order == SIMT_REVERSE ? warps - 1 - i : i))
