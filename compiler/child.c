@@ -199,13 +199,14 @@ static bool judge(const char *tool, bool in_time, double seconds, int status, co
     return err_set(err, "%s", own.text);
 }
 
-bool child_run(const Child *c, Buf *output, Buf *log, Err *err)
+/* *in_time: it ended by itself. */
+static bool run_once(const Child *c, Buf *output, Buf *words, bool *in_time, Err *err)
 {
     const char *tool = base_name(c->argv[0]);
     double seconds = c->seconds > 0 ? c->seconds : 60;
-    Buf words = {0};
     Files f;
     pid_t pid;
+    *in_time = true;
     if (!files_open(&f, c, err))
         return false;
     int status, error = spawn(c, &f, &pid);
@@ -215,10 +216,21 @@ bool child_run(const Child *c, Buf *output, Buf *log, Err *err)
     else {
         close(f.pipe[1]);
         f.pipe[1] = -1;
-        bool in_time = wait_for(pid, f.pipe[0], now_seconds() + seconds, &words, &status);
-        ok = judge(tool, in_time, seconds, status, &words, err) && (!output || read_output(&f, output, tool, err));
+        *in_time = wait_for(pid, f.pipe[0], now_seconds() + seconds, words, &status);
+        ok = judge(tool, *in_time, seconds, status, words, err) && (!output || read_output(&f, output, tool, err));
     }
     files_close(&f);
+    return ok;
+}
+
+bool child_run(const Child *c, Buf *output, Buf *log, Err *err)
+{
+    Buf words = {0};
+    bool in_time, ok = run_once(c, output, &words, &in_time, err);
+    if (!in_time && c->again) {
+        buf_free(&words);
+        ok = run_once(c, output, &words, &in_time, err);
+    }
     if (log && words.len)
         buf_put(log, words.data, words.len);
     buf_free(&words);

@@ -17,6 +17,7 @@ typedef struct Child {
     size_t input_len;
     bool to_stdout;               /* the tool writes its output there; CHILD_OUTPUT isn't used */
     double seconds;               /* then it is killed, with all that it started; 0: a minute */
+    bool again;                   /* is tried once more after that (ptxas has been seen to hang at its end) */
 } Child;
 
 /* True when the tool ended with status 0. Then `output` (may be NULL) has what it wrote to CHILD_OUTPUT, and `log` (may

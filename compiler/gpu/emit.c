@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATH_BYTES = 4096, SECONDS = 120 };
+enum { PATH_BYTES = 4096, SECONDS = 60 };
 
 static bool find_ptxas(char path[PATH_BYTES])
 {
@@ -104,24 +104,28 @@ static bool is_too_old(const char *log)
     return strstr(log, "is not defined for option 'gpu-name'") || strstr(log, "Unsupported .version");
 }
 
+/* Text for the driver, which wants a NUL at its end. */
+static bool leave_ptx(const Kernel *k, const Target *t, const Buf *ptx, Buf *out, KernelInfo *info, Err *err)
+{
+    buf_put(out, ptx->data, ptx->len + 1);
+    return gate_ptx(k, t, ptx->data, info, err);
+}
+
 static bool assemble(const Kernel *k, const Target *t, const Buf *ptx, Buf *out, KernelInfo *info, Err *err)
 {
     char path[PATH_BYTES], arch[64];
-    if (!find_ptxas(path)) {
-        buf_put(out, ptx->data, ptx->len + 1);
-        return true;
-    }
+    if (!find_ptxas(path))
+        return leave_ptx(k, t, ptx, out, info, err);
     snprintf(arch, sizeof arch, "-arch=%s", architecture(t));
     Child c = {.argv = {path, "-v", arch, "-o", CHILD_OUTPUT, CHILD_INPUT}, .input = ptx->data, .input_len = ptx->len,
-               .seconds = SECONDS};
+               .seconds = SECONDS, .again = true};
     Buf log = {0};
     bool ok = child_run(&c, out, &log, err);
     buf_reserve(&log, 1);
     log.data[log.len] = 0;
-    if (!ok && is_too_old(log.data)) {
-        buf_put(out, ptx->data, ptx->len + 1);
-        ok = true;
-    } else if (!ok)
+    if (!ok && is_too_old(log.data))
+        ok = leave_ptx(k, t, ptx, out, info, err);
+    else if (!ok)
         err_prefix(err, "kernel '%s' for %s", k->name, t->name);
     else
         ok = gate_nvidia(k, t, log.data, info, err);
@@ -147,12 +151,12 @@ static bool emit_amd(const Kernel *k, const Target *t, const Buf *from, Buf *out
         return err_set(err, "code for %s needs the linker ld.lld, which is not found; install lld-19, or name one in "
                        "BLADE_LLD", t->name);
     Child c = {.argv = {path, "-shared", "-o", "-", CHILD_INPUT}, .input = from->data, .input_len = from->len,
-               .to_stdout = true, .seconds = SECONDS};
+               .to_stdout = true, .seconds = SECONDS, .again = true};
     Buf text = {0};
-    bool ok = child_run(&c, out, NULL, err) && gate_amd(k, t, out, info, err) && gpu_disassemble(t, out, &text, err) &&
+    bool ok = child_run(&c, out, NULL, err) && gpu_disassemble(t, out, &text, err) &&
               gate_amd_waits(text.data ? text.data : "", err);
     buf_free(&text);
-    return ok || err_prefix(err, "kernel '%s' for %s", k->name, t->name);
+    return ok ? gate_amd(k, t, out, info, err) : err_prefix(err, "kernel '%s' for %s", k->name, t->name);
 }
 
 bool gpu_emit(const Kernel *k, const Target *t, const Buf *from, Buf *out, KernelInfo *info, Err *err)

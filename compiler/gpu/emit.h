@@ -26,6 +26,7 @@ void gpu_tools(const Target *t, Buf *out);
  * on a stack, and code that is known to be slow or wrong, unless the schedule accepts it (Kernel.accepts). Messages name
  * kernel and settings. */
 bool gate_nvidia(const Kernel *k, const Target *t, const char *log, KernelInfo *info, Err *err);
+bool gate_ptx(const Kernel *k, const Target *t, const char *ptx, KernelInfo *info, Err *err); /* stacks only */
 bool gate_amd(const Kernel *k, const Target *t, const Buf *code, KernelInfo *info, Err *err);
 
 /* Refuses a disassembly in which a barrier comes before the wait for copies into on-chip memory. */

@@ -104,6 +104,15 @@ bool gate_nvidia(const Kernel *k, const Target *t, const char *log, KernelInfo *
     return judge(k, t, info, note, err);
 }
 
+/* LLVM's stack in PTX: .local .align 4 .b8 __local_depot0[256]; */
+bool gate_ptx(const Kernel *k, const Target *t, const char *ptx, KernelInfo *info, Err *err)
+{
+    static const char depot[] = "__local_depot0[";
+    const char *at = strstr(ptx, depot);
+    info->stack = at ? (int)MIN(MAX(strtol(at + strlen(depot), NULL, 10), 1), INT_MAX) : 0;
+    return judge(k, t, info, NULL, err);
+}
+
 /* ---- AMD: MessagePack ------------------------------------------------------------------------------------------------ */
 
 typedef struct Pick { /* what is read of a document, and where reading is */

@@ -197,6 +197,53 @@ class KeptKernels(PackCase):
                          self.build("b.pack").read_bytes())
 
 
+class GpuPacks(PackCase):
+    """Packs for GPUs: figures of every kernel, and the tools that made it. Without the tools, parts are left out."""
+
+    def rows(self, pack):
+        """{kernel: (threads, shared, registers, spills, stack, blocks)} as texts"""
+        out = self.run_it(BLADEGEN, "inspect", pack).stdout
+        rows = re.findall(r"(?m)^ *\d+ +(\d+) +(\d+) +(\d+|-) +(\d+|-) +(\d+|-) +(\d+|-)  (?:(?:step\S*|load|sampling|limit) )+ *(\w+ .*)$", out)
+        return {row[-1]: row[:-1] for row in rows}
+
+    def test_figures(self):
+        for target, tool in (("sm_80", "ptxas"), ("gfx90a", "ld.lld-19")):
+            if not shutil.which(tool):
+                continue
+            rows = self.rows(self.build("a.pack", "--target", target))
+            self.assertGreater(len(rows), 15)
+            for name, (threads, shared, registers, spills, stack, blocks) in rows.items():
+                self.assertTrue(32 <= int(threads) <= 1024 and int(registers) > 0 and int(blocks) > 0, name)
+                self.assertEqual((spills, stack), ("0", "0"), name)
+
+    def test_without_ptxas_the_driver_compiles(self):
+        self.environment["BLADE_PTXAS"] = "/no/such/ptxas"
+        pack = self.build("a.pack", "--target", "sm_90a")
+        self.assertIn(b".target sm_90a", pack.read_bytes())
+        self.assertEqual({row[2:] for row in self.rows(pack).values()}, {("-", "-", "-", "-")})
+
+    def test_a_missing_linker_is_told(self):
+        self.environment["BLADE_LLD"] = "/no/such/lld"
+        done = self.run_it(BLADEGEN, "build", CONFIG, "--target", "gfx90a", "-o", self.home / "x", code=1)
+        self.assertIn("install lld-19", done.stderr)
+        self.assertFalse((self.home / "x").exists())
+
+    def test_kernels_are_kept_with_their_tools(self):
+        if not shutil.which("ptxas"):
+            self.skipTest("no ptxas")
+        kernels, tool = self.home / "kernels", self.home / "ptxas"
+        self.environment["BLADE_PTXAS"] = str(tool)
+        counts = []
+        for text in ("# one", "# one", "# another"):
+            if not tool.exists() or text not in tool.read_text():
+                tool.write_text(f"#!/bin/sh\n{text}\nexec {shutil.which('ptxas')} \"$@\"\n")
+                tool.chmod(0o755)
+            self.build("a.pack", "--target", "sm_80", "--kernels", kernels)
+            counts.append(len(list(kernels.iterdir())))
+        self.assertGreater(counts[0], 15)
+        self.assertEqual(counts, [counts[0], counts[0], 2 * counts[0]])
+
+
 class Concurrency(PackCase):
     def test_processes_that_start_at_once_build_once(self):
         command = [BLADE, "generate", MODEL, "-p", "the quick brown", "-n", 6, "--timing", "--cache", self.cache]

@@ -98,6 +98,26 @@ static void hanging_tools_are_stopped(void **state)
     assert_true(now_seconds() - start < 5);
 }
 
+/* Hangs the first time, and works when it is tried again. */
+static void a_second_try(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/blade-child-XXXXXX", file[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/seen", folder);
+    for (int again = 0; again < 2; again++) {
+        Child c = {.argv = {"/bin/sh", "-c", "if [ -e $1 ]; then echo hello; else echo no; touch $1; sleep 1000; fi", "sh", file},
+                   .seconds = 0.3, .again = again};
+        Err err = {0};
+        Buf log = {0};
+        assert_int_equal(child_run(&c, NULL, &log, &err), again);
+        assert_string_equal(log.data, again ? "hello\n" : "no\n");
+        buf_free(&log);
+        unlink(file);
+    }
+    rmdir(folder);
+}
+
 static void endless_words_are_cut(void **state)
 {
     (void)state;
@@ -170,7 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(input_output_and_words), cmocka_unit_test(large_files),
         cmocka_unit_test(failures_have_messages), cmocka_unit_test(hanging_tools_are_stopped),
-        cmocka_unit_test(endless_words_are_cut), cmocka_unit_test(threads_do_not_meet),
+        cmocka_unit_test(a_second_try), cmocka_unit_test(endless_words_are_cut), cmocka_unit_test(threads_do_not_meet),
         cmocka_unit_test(tools_are_found)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -241,6 +241,19 @@ static void stacks_fail_unless_accepted(void **state)
         skip();
 }
 
+static void stacks_show_in_ptx(void **state)
+{
+    (void)state;
+    Target t = target_of("sm_90a");
+    KernelInfo info;
+    setenv("BLADE_PTXAS", "/no/such/ptxas", 1);
+    with_stack(&t);
+    fails(&t, 0, "256 bytes a thread lie in memory of its own (a stack)", "accepts = { \"stack\" }");
+    passes(&t, ACCEPT_STACK, &info);
+    assert_int_equal(info.stack, 256);
+    unsetenv("BLADE_PTXAS");
+}
+
 /* Without ptxas, or with one that is too old, a pack holds PTX; one that fails is an error with its words. */
 static void without_ptxas(void **state)
 {
@@ -431,7 +444,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_target_gives_code), cmocka_unit_test(assembly_has_the_header),
         cmocka_unit_test(spills_fail_unless_accepted), cmocka_unit_test(stacks_fail_unless_accepted),
-        cmocka_unit_test(without_ptxas), cmocka_unit_test(without_lld), cmocka_unit_test(what_ptxas_said),
+        cmocka_unit_test(without_ptxas), cmocka_unit_test(stacks_show_in_ptx), cmocka_unit_test(without_lld), cmocka_unit_test(what_ptxas_said),
         cmocka_unit_test(occupancy_is_that_of_the_vendors), cmocka_unit_test(copies_are_waited_for),
         cmocka_unit_test(broken_code_objects)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
