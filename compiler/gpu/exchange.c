@@ -400,26 +400,36 @@ static V combine_warps(Lower *l, const Ins *i, DType elem, V *all, int count)
     return all[0];
 }
 
+/* Where all lanes of a warp hold the same, the warp's is one value. */
+static bool lanes_agree(const Layout *l)
+{
+    for (int i = 0; i < l->lanes; i++)
+        if (!is_zero(l->lane[i]))
+            return false;
+    return true;
+}
+
 static void reduce_warps(Lower *l, const Ins *i, DType elem, Layout *now, V *x, const int *bits, int count)
 {
-    int threads = 1 << (now->lanes + now->warps), size = stored_size(elem), clear = 0;
+    int lanes = lanes_agree(now) ? 0 : now->lanes, holders = 1 << (lanes + now->warps), size = stored_size(elem), clear = 0;
+    V holder = lanes ? l->tid : l->warp;
     for (int n = 0; n < count; n++)
-        clear |= 1 << (now->lanes + bits[n]);
-    area_reserve(l, (int64_t)reg_count(now) * threads * size);
+        clear |= 1 << (lanes + bits[n]);
+    area_reserve(l, (int64_t)reg_count(now) * holders * size);
     LLVMTypeRef type = stored_type(l, elem);
     for (int reg = 0; reg < reg_count(now); reg++) {
-        V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, l->tid, c32(l, reg * threads), ""), l->i64, "");
+        V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, holder, c32(l, reg * holders), ""), l->i64, "");
         LLVMBuildStore(l->b, x[reg], LLVMBuildGEP2(l->b, type, l->scratch, &at, 1, ""));
     }
     block_barrier(l);
-    V others = LLVMBuildAnd(l->b, l->tid, c32(l, threads - 1 - clear), "");
+    V others = LLVMBuildAnd(l->b, holder, c32(l, holders - 1 - clear), "");
     for (int reg = 0; reg < reg_count(now); reg++) {
         V all[1 << WARP_BITS];
         for (int c = 0; c < 1 << count; c++) {
             int set = 0;
             for (int n = 0; n < count; n++) /* bits[0] is the highest */
-                set |= (c >> (count - 1 - n) & 1) << (now->lanes + bits[n]);
-            V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, others, c32(l, set + reg * threads), ""), l->i64, "");
+                set |= (c >> (count - 1 - n) & 1) << (lanes + bits[n]);
+            V at = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, others, c32(l, set + reg * holders), ""), l->i64, "");
             all[c] = LLVMBuildLoad2(l->b, type, LLVMBuildGEP2(l->b, type, l->scratch, &at, 1, ""), "");
         }
         x[reg] = combine_warps(l, i, elem, all, 1 << count);

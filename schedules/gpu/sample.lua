@@ -1,8 +1,8 @@
 -- sample.lua - one row a block, with as many threads as a tile of the row keeps busy. What is kept is always "x > bound, or
--- x == bound and token <= last". Bounds are found by bisection on the integer that orders like the float, eight of them
+-- x == bound and token <= last". Bounds are found by bisection on the integer that orders like the float, four of them
 -- at a time. Only groups whose peak reaches the bound are listed and seen again, so a top-k of 50 visits 50 groups. A
 -- weight is an integer, a multiple of 2^-35 (see the operator), so sums are exact in any order.
-local NONE, GROUP, TRIES = -math.huge, logits_group, 8
+local NONE, GROUP, TRIES = -math.huge, logits_group, 4
 local QUANTUM = 2.0 ^ -12 -- (w + QUANTUM) - QUANTUM is a multiple of 2^-35
 local UNIT = 2.0 ^ 35
 
@@ -15,10 +15,10 @@ local function scalar(k, elem, value) return k:frag(elem, 1, 1):set(value) end
 local function ones(k, pred) return k:select(pred, k:const("s32", 1), 0) end
 local function any(pred_as_s32) return pred_as_s32:reduce("max", "cols"):reduce("max", "rows"):gt(0) end
 
--- Brings the keys `low`, for which holds(low), and `high`, for which it does not, together. holds takes [8,1] keys
--- between them; a turn leaves a ninth.
+-- Brings the keys `low`, for which holds(low), and `high`, for which it does not, together. holds takes a column of keys
+-- between them; a turn leaves a fifth.
 local function bisect(k, low, high, holds)
-  k:range(0, 12, 1, function()
+  k:range(0, 16, 1, function()
     k:when((high - low):gt(1), function()
       local at = low + (high - low) * (k:row(TRIES) + 1):cast("s64") / (TRIES + 1)
       local yes = holds(at) | at:le(low)
