@@ -100,6 +100,8 @@ bool cases_write(const CasesRequest *r, CasesResult *result, Err *err)
     Work w = {.r = r, .target = target_find(r->build.target, err)};
     w.g = w.target ? gen_open(r->build.source, w.target, err) : NULL;
     bool ok = w.g != NULL;
+    if (r->build.kernels)
+        dir_make(r->build.kernels, NULL); /* without it every kernel is compiled */
     if (ok)
         gen_set_run(w.g, NULL, NULL); /* references may take their time */
     ok = ok && prepare(&w, err);

@@ -12,7 +12,7 @@
 
 typedef struct CasesRequest {
     const char *what;      /* "cases" or "samples" */
-    const char *operator;  /* of this one only; NULL: all */
+    const char *operator;  /* of these only, with commas between; NULL: all */
     bool quick;
     const char *output;    /* path */
     BladegenRequest build; /* target (one), source, threads, kernels, progress, warning count */

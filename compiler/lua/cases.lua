@@ -112,18 +112,23 @@ local function prepare_case(spec, case, quick)
   cases[#cases + 1] = c
 end
 
--- given = {operator = name or nil, quick = bool}. Numbers of the kernels to compile and of blobs, as JSON.
-function cases_prepare(given)
-  if given.operator and not operators[given.operator] then
-    error("unknown operator '" .. given.operator .. "'; `bladegen list` names them", 0)
-  end
-  cases, blobs, blob_numbers = {}, {}, {}
+-- The operators that a list with commas names; nil: all.
+local function operator_names(text)
   local names = {}
-  for name in pairs(operators) do
-    if not given.operator or given.operator == name then names[#names + 1] = name end
+  for name in (text or ""):gmatch("[^,]+") do
+    if not operators[name] then error("unknown operator '" .. name .. "'; `bladegen list` names them", 0) end
+    names[#names + 1] = name
   end
+  for name in pairs(text and {} or operators) do names[#names + 1] = name end
   table.sort(names)
-  for _, name in ipairs(names) do
+  return names
+end
+
+-- given = {operator = names with commas between, or nil, quick = bool}. Numbers of the kernels to compile and of blobs, as
+-- JSON.
+function cases_prepare(given)
+  cases, blobs, blob_numbers = {}, {}, {}
+  for _, name in ipairs(operator_names(given.operator)) do
     for _, case in ipairs(operators[name].cases) do
       if schedule_of(name, case.p) then prepare_case(operators[name], case, given.quick) end
     end

@@ -15,6 +15,12 @@ function read_limit()
   return { name = "read", kernel = read.index, bytes_per_block = 4 * n, output_bytes = 512 }
 end
 
+-- Not in plans: for comparisons with what must be written too (samples.lua). Bytes that are read; as many are written.
+function copy_limit()
+  local n = 16384
+  return { name = "copy", kernel = build("limit_copy", { n = n }, {}).index, bytes_per_block = 4 * n, output_bytes = 4 * n }
+end
+
 function peak_limit(name)
   local p = { k = 256, w = formats[name], repeats = 128 }
   p.m, p.n = table.unpack(target.gpu and { 64, 32 } or tiles[target.vector_bits][name])

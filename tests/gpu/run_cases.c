@@ -1,12 +1,15 @@
 /* run_cases.c - runs the operators' test cases on a device that is there: every kernel of a file of `bladegen cases`.
  *
- * usage: run_cases [--device D] [--operator OP] [--verbose] FILE...
+ * usage: run_cases [--device D] [--operator OP] [--from N] [--verbose] FILE...
+ *        run_cases [--device D] --list
  *
  * Of several files the one that fits the device best is taken. For each kernel:
  *   - the results are within the operator's tolerance of the reference, where elements count;
  *   - every bit is that of the case's first kernel (the default settings), and stays so when it is run again;
  *   - inputs, and what lies around the buffers, stay as they were.
- * Prints a line for what fails with the first difference, a line an operator, and at the end "N passed, N failed". */
+ * Prints a line for what fails with the first difference, a line an operator, and at the end "N passed, N failed". A
+ * kernel after which the device takes no more work is the last one; the line "BROKEN N" has its number, and --from N + 1
+ * goes on behind it. --list prints the device. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -43,6 +46,7 @@ typedef struct Work {
     size_t memory_bytes;
     uint8_t *image, *got, *first; /* before a run, after it, after the first of the case */
     bool verbose;
+    int from, number; /* kernels before `from` are skipped; the next kernel's */
     int passed, failed;
 } Work;
 
@@ -234,7 +238,7 @@ static void report_unbuilt(Work *w, const json_t *o)
     }
 }
 
-/* False when the device can't go on. */
+/* False when the case can't be run at all. */
 static bool run_case(Work *w, const json_t *o, const Case *c, Err *err)
 {
     const json_t *list = json_object_get(o, "kernels"), *number;
@@ -248,6 +252,8 @@ static bool run_case(Work *w, const json_t *o, const Case *c, Err *err)
         double error = 0;
         if (kernel < 0 || kernel >= w->file.plan->kernels_count)
             return err_set(err, "kernel %d is not in the file", kernel);
+        if (w->number++ < w->from)
+            continue;
         const char *name = w->file.plan->kernels[kernel].name;
         bool ok = check_kernel(w, c, kernel, first, &error, &why);
         w->passed += ok;
@@ -256,8 +262,10 @@ static bool run_case(Work *w, const json_t *o, const Case *c, Err *err)
             printf("FAIL  %s: %s\n", name, why.text);
         else if (w->verbose)
             printf("ok    %s%s%.2g\n", name, first ? ": error " : ", same bits ", error);
-        if (!ok && !w->d->ops->sync(w->d, err)) /* nothing runs on it any more */
-            return false;
+        if (!ok && !w->d->ops->sync(w->d, err)) {
+            printf("BROKEN %d\n", w->number - 1);
+            return true;
+        }
         first = first && !ok;
     }
     return true;
@@ -287,9 +295,12 @@ static bool run_all(Work *w, const char *only, Err *err)
             passed = w->passed;
             failed = w->failed;
         }
-        report_unbuilt(w, o);
+        if (w->number >= w->from)
+            report_unbuilt(w, o);
         if (!run_case(w, o, &c, err))
             return false;
+        if (!w->d->ops->sync(w->d, NULL))
+            break;
     }
     print_operator(w, operator, passed, failed);
     return true;
@@ -305,21 +316,40 @@ static bool open_work(Work *w, const char *device, char *const *paths, int count
     return w->sizes && w->d->ops->load_code(w->d, w->file.plan, w->file.pack.code, err);
 }
 
+static int list_device(const char *name)
+{
+    Err err = {0};
+    Device *d = case_device(name, &err);
+    if (!d) {
+        printf("%s\n", err.text);
+        return 1;
+    }
+    printf("%s\n", d->label);
+    d->ops->close(d);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"device", 1, 0, 'd'}, {"operator", 1, 0, 'o'}, {"verbose", 0, 0, 'v'}, {0}};
+        {"device", 1, 0, 'd'}, {"operator", 1, 0, 'o'}, {"from", 1, 0, 'f'}, {"verbose", 0, 0, 'v'},
+        {"list", 0, 0, 'l'}, {0}};
     const char *device = "auto", *only = NULL;
+    bool list = false;
     Work w = {0};
     Err err = {0};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;)
         switch (c) {
         case 'd': device = optarg; break;
         case 'o': only = optarg; break;
+        case 'f': w.from = atoi(optarg); break;
         case 'v': w.verbose = true; break;
-        default: fputs("usage: run_cases [--device D] [--operator OP] [--verbose] FILE...\n", stderr); return 2;
+        case 'l': list = true; break;
+        default: fputs("usage: run_cases [--device D] [--operator OP] [--from N] [--verbose] FILE... | --list\n", stderr); return 2;
         }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (list)
+        return list_device(device);
     bool ok = open_work(&w, device, argv + optind, argc - optind, &err) && run_all(&w, only, &err);
     if (!ok) {
         printf("FAIL  %s\n", err.text);
