@@ -199,6 +199,21 @@ local function page_bytes(d)
   return n * bytes_of(d.elem)
 end
 
+-- Tokens of a tile of a prompt: as many query rows as registers hold on a CPU; on GPUs 16 for each of a few warps.
+local function prefill_tile(p)
+  local group = p.heads // p.kv_heads
+  if not kv_in_runs(p) then
+    return math.max(1, (target.vector_registers == 32 and target.vector_bits == 512 and 12 or 4) // group)
+  end
+  local unit, rows = target.gpu.matrix, 64
+  if p.head_dim > 128 then
+    rows = unit == "mfma" and 32 or target.gpu.shared >= 128 << 10 and 32 or 16
+  elseif p.head_dim > 64 and unit == "wmma" then
+    rows = 32
+  end
+  return power_of_two_divisor(1 << 20, math.max(1, rows // group))
+end
+
 function Graph:emit_attention(node, out)
   local plan, p, q = self.plan, node.p, node.inputs[1]
   local qkv, offsets = self:emit_matmul(node.inputs)
@@ -211,8 +226,9 @@ function Graph:emit_attention(node, out)
   self.inv_freq = self.inv_freq or {}
   local key = canonical(rope.inv_freq)
   self.inv_freq[key] = self.inv_freq[key] or plan:constant("inv_freq", padded(rope.inv_freq))
-  local rotary = build("rotary", with { rotary = rope.rotary, style = p.style or "halves", factor = rope.factor + 0.0,
-    scale = (p.scale or p.head_dim ^ -0.5) + 0.0, offsets = offsets, qk_norm = norms and true or nil, eps = norms and norms.eps })
+  local turned = with { rotary = rope.rotary, style = p.style or "halves", factor = rope.factor + 0.0,
+    scale = (p.scale or p.head_dim ^ -0.5) + 0.0, offsets = offsets, qk_norm = norms and true or nil, eps = norms and norms.eps }
+  local rotary = build("rotary", turned)
   local args = { qkv, plan:input("positions"), plan:input("kv_slot"), self.inv_freq[key] }
   if norms then
     args[#args + 1] = self:vector(norms.q, p.head_dim)
@@ -224,10 +240,11 @@ function Graph:emit_attention(node, out)
   for i, name in ipairs(self.kv == "s8" and { "k", "v", "k scales", "v scales" } or { "k", "v" }) do
     pages[i] = plan:buffer { name = ("kv %s %s"):format(name, q.name), kind = "kv", page_bytes = page_bytes(rotary.args[#args + 1 + i]) }
   end
-  plan:launch("step", rotary, concat(args, { query }, pages))
+  local function by_rows(bucket) return build("rotary", turned, nil, bucket) end
+  plan:launch("step", target.gpu and by_rows or rotary, concat(args, { query }, pages))
   plan:release(qkv)
 
-  local tile = math.max(1, (target.vector_registers == 32 and target.vector_bits == 512 and 12 or 4) // (p.heads // p.kv_heads))
+  local tile = prefill_tile(heads)
   plan.prefill_tile = tile
   local y
   for _, kind in ipairs { { tile = 1, tiles = "decode_tiles" }, { tile = tile, tiles = "prefill_tiles" } } do

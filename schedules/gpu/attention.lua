@@ -19,6 +19,18 @@ local function staged_pitch(n, elem)
   return n + 8
 end
 
+-- What fits on chip: outputs parked or not, and how many turns ahead.
+local function fit(p, s)
+  local R, D, W, elem = rows_of(p), p.head_dim, round_up(p.head_dim, 16), p.out or "f32"
+  local strip, turn = math.min(64, W), turn_pages(p) * p.page
+  local fixed = R * staged_pitch(strip, elem) * bytes_of(elem) + 4096
+  if not registers_hold(D) then fixed = fixed + R * (D + 64) * 2 elseif elem ~= "bf16" then fixed = fixed + R * (strip + 8) * 2 end
+  local stage, outputs = turn * (D + 64 + W) * 2, R * staged_pitch(W, "f32") * 4
+  local parked = s.parked and fixed + stage + outputs <= target.gpu.shared
+  local left = target.gpu.shared - fixed - (parked and outputs or 0)
+  return parked, math.max(1, math.min(s.stages, left // stage))
+end
+
 return schedule "attention" {
   -- parked: outputs of whole segments are kept on chip instead of in registers
   settings = { warps = { 4, 2, 1, 8 }, stages = { 2, 3, 4, 1 }, parked = { false, true } },
@@ -32,6 +44,7 @@ return schedule "attention" {
   local R, W, TURN = G * T, round_up(D, 16), turn_pages(p)
   local B = TURN * P
   if D > 128 then k:accepts { "spills", "stack" } end -- outputs alone are 128 registers
+  local parks, stages = fit(p, s)
   k:warps(row_warps(p, s.warps), 1)
   k:tiles(p.tiles, p.kv_heads)
   local tile, head = k:block(0), k:block(1)
@@ -63,7 +76,7 @@ return schedule "attention" {
   end
 
   -- outputs: of the segment (out), and of all before it (Out)
-  local out, Out, parked = {}, {}, s.parked and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
+  local out, Out, parked = {}, {}, parks and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
   local function segments(c, n) -- outputs of the segments before, and what changes them
     if parked then return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end end
     Out[c] = Out[c] or k:frag("f32", R, n, "acc")
@@ -99,7 +112,7 @@ return schedule "attention" {
   k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
   local start = p.window and (low - (p.window - 1)):max(0):cast("s64") // B or k:const("s64", 0) -- first turn anyone sees
   local last_page, turns, per_segment = high:cast("s64") // P, high:cast("s64") // B + 1, p.segment // B
-  k:pipelined(start, turns, 1, { stages = s.stages }, function(i)
+  k:pipelined(start, turns, 1, { stages = stages }, function(i)
     for j = 0, TURN - 1 do
       local page = k:load(a.block_table, { seq, (i * TURN + j):min(last_page) })
       k:copy(k:view(keys, { j * P, 0 }, P, D), k:view(a.k_pages, { page, head, 0, 0 }, P, D))
