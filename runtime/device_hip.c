@@ -48,8 +48,9 @@ static bool open(int index, const char *name, char target[DEVICE_TARGET_BYTES], 
 {
     *context = NULL;
     char *properties = xcalloc(1, HIP_PROPERTIES_BYTES + 1);
-    int error = hip.GetDeviceProperties6 ? hip.GetDeviceProperties6(properties, index)
-                                         : hip.GetDeviceProperties(properties, index);
+    int error = hip.GetDeviceProperties6  ? hip.GetDeviceProperties6(properties, index)
+                : hip.GetDeviceProperties ? hip.GetDeviceProperties(properties, index)
+                                          : GPU_NOT_SUPPORTED;
     bool ok = error ? err_set(err, "asking for its properties: %s", hip.GetErrorName(error))
                     : device_target_amd(name, find_arch(properties), target, err);
     free(properties);

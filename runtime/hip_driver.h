@@ -39,10 +39,10 @@
     X(executable_free, "hipGraphExecDestroy", false)
 
 /* The entry points that CUDA has otherwise: X(name without "hip", entry point, parameters, optional). The structure of
- * properties changed with ROCm 6, and the newer one has a name of its own. */
+ * properties changed with ROCm 6, and the newer one has a name of its own; a version has one of them or both. */
 #define HIP_CALLS(X)                                                                               \
     X(GetDeviceProperties6, "hipGetDevicePropertiesR0600", (void *properties, int device), true)   \
-    X(GetDeviceProperties, "hipGetDeviceProperties", (void *properties, int device), false)        \
+    X(GetDeviceProperties, "hipGetDeviceProperties", (void *properties, int device), true)         \
     X(SetDevice, "hipSetDevice", (int device), false)                                              \
     X(ModuleLoadData, "hipModuleLoadData", (void **module, const void *image), false)
 

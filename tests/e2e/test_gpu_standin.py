@@ -129,6 +129,19 @@ class Fails(Case):
             if result.code:  # else this machine has one
                 self.assertIn(message, result.err)
 
+    def test_library_of_another_kind(self):
+        folder = self.temporary()
+        arguments_of = arguments(DEMO, PROMPTS[:1], "cuda", "bf16")
+        (folder / "libcuda.so.1").symlink_to(STANDIN / "libamdhip64.so")
+        result = blade(*arguments_of, env={"LD_LIBRARY_PATH": str(folder)})
+        self.assertEqual(result.code, 1, result)
+        self.assertIn("libcuda.so.1 lacks cuInit: a newer version of NVIDIA's driver is needed", result.err)
+        (folder / "libcuda.so.1").unlink()
+        (folder / "libcuda.so.1").write_text("not a library")
+        result = blade(*arguments_of, env={"LD_LIBRARY_PATH": str(folder)})
+        self.assertEqual(result.code, 1, result)
+        self.assertIn("libcuda.so.1 can't be loaded", result.err)
+
 
 class Serves(Case):
     """A server whose device is lost tells its clients, answers 503 on /health, and can be stopped."""
