@@ -22,8 +22,8 @@ function copy_limit()
 end
 
 function peak_limit(name)
-  local p = { k = 256, w = formats[name], repeats = 128 }
-  p.m, p.n = table.unpack(target.gpu and { 64, 32 } or tiles[target.vector_bits][name])
+  local p = { k = target.gpu and 64 or 256, w = formats[name], repeats = target.gpu and 64 or 128 }
+  p.m, p.n = table.unpack(target.gpu and (name == "f32" and { 64, 32 } or { 128, 128 }) or tiles[target.vector_bits][name])
   local peak = build("limit_peak", p, {})
   return { name = name, kernel = peak.index, ops_per_block = 2 * p.m * p.n * p.k * p.repeats,
     input_bytes = { 4 * p.m * p.k, 4 * p.n * p.k }, output_bytes = 4 * p.m * p.n }
