@@ -31,7 +31,7 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 /* Moves a descriptor out of the way of those that the child gets. */
 static int away(int fd)
@@ -96,7 +96,7 @@ static bool read_output(const Files *f, Buf *out, const char *tool, Err *err)
     return true;
 }
 
-/* ---- the process --------------------------------------------------------------------------------------------------- */
+/* ---- the process ------------------------------------------------------------------------------------------------ */
 
 static int spawn(const Child *c, const Files *f, pid_t *pid)
 {
@@ -148,8 +148,8 @@ static bool listen_to(int fd, double until, Buf *log)
     }
 }
 
-/* Waits until the process has ended, but leaves it to be reaped; false at the deadline. A tool may have closed its output
- * early, so this looks again and again, more and more seldom. */
+/* Waits until the process has ended, but leaves it to be reaped; false at the deadline. A tool may have closed its
+ * output early, so this looks again and again, more and more seldom. */
 static bool ends_by(pid_t pid, double until)
 {
     for (int64_t pause_us = 200;; pause_us = MIN(2 * pause_us, 20000)) {
@@ -181,7 +181,8 @@ static void quote(const Buf *log, Err *err)
         n--;
     size_t used = strlen(err->text);
     if (n)
-        snprintf(err->text + used, sizeof err->text - used, ": %.*s%s", n, log->data, log->len > QUOTED_BYTES ? " ..." : "");
+        snprintf(err->text + used, sizeof err->text - used, ": %.*s%s", n, log->data,
+                 log->len > QUOTED_BYTES ? " ..." : "");
 }
 
 static bool judge(const char *tool, bool in_time, double seconds, int status, const Buf *log, Err *err)
@@ -237,7 +238,7 @@ bool child_run(const Child *c, Buf *output, Buf *log, Err *err)
     return ok;
 }
 
-/* ---- finding tools ------------------------------------------------------------------------------------------------- */
+/* ---- finding tools ---------------------------------------------------------------------------------------------- */
 
 static bool runnable(const char *path)
 {
@@ -245,28 +246,47 @@ static bool runnable(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
-static bool find_one(const char *name, char *out, size_t size)
+/* folders: with colons between. */
+static bool find_in(const char *folders, const char *name, bool usable(const char *path), char *out, size_t size)
 {
-    if (strchr(name, '/'))
-        return snprintf(out, size, "%s", name) < (int)size && runnable(out);
-    const char *path = getenv("PATH");
-    for (const char *p = path ? path : ""; *p;) {
+    for (const char *p = folders ? folders : ""; *p;) {
         size_t n = strcspn(p, ":");
-        if (n && snprintf(out, size, "%.*s/%s", (int)n, p, name) < (int)size && runnable(out))
+        if (n && snprintf(out, size, "%.*s/%s", (int)n, p, name) < (int)size && usable(out))
             return true;
         p += n + (p[n] == ':');
     }
     return false;
 }
 
-bool child_find(const char *preferred, const char *const *names, char *out, size_t size)
+static bool is_at(const char *path, bool usable(const char *path), char *out, size_t size)
 {
-    if (preferred && *preferred)
-        return find_one(preferred, out, size);
+    return snprintf(out, size, "%s", path) < (int)size && usable(out);
+}
+
+bool child_find(const char *variable, const char *const *names, char *out, size_t size)
+{
+    const char *given = variable ? getenv(variable) : NULL;
+    if (given && *given)
+        return is_at(given, runnable, out, size);
     for (; *names; names++)
-        if (find_one(*names, out, size))
+        if (strchr(*names, '/') ? is_at(*names, runnable, out, size)
+                                : find_in(getenv("PATH"), *names, runnable, out, size))
             return true;
     return false;
+}
+
+int child_find_library(const char *variable, const char *const *names, char *out, size_t size)
+{
+    static const char places[] = "/usr/local/cuda/lib64:/opt/rocm/lib:/usr/lib/x86_64-linux-gnu:"
+                                 "/usr/lib/aarch64-linux-gnu:/usr/lib64:/usr/lib";
+    const char *given = variable ? getenv(variable) : NULL;
+    if (given && *given)
+        return is_at(given, file_exists, out, size) ? -2 : -1;
+    for (int i = 0; names[i]; i++)
+        if (find_in(getenv("LD_LIBRARY_PATH"), names[i], file_exists, out, size) ||
+            find_in(places, names[i], file_exists, out, size))
+            return i;
+    return -1;
 }
 
 void child_identity(const char *path, Buf *out)

@@ -1,5 +1,5 @@
-/* child.h - runs a tool (assembler, linker, vendor compiler) as a child process: no shell, a time limit, files in memory,
- * and every way to fail as a message. Any number of threads may do so at once. */
+/* child.h - runs a tool (assembler, linker, vendor compiler) as a child process: no shell, a time limit, files in
+ * memory, and every way to fail as a message. Any number of threads may do so at once. */
 #ifndef BLADE_CHILD_H
 #define BLADE_CHILD_H
 
@@ -20,14 +20,18 @@ typedef struct Child {
     bool again;                   /* is tried once more after that (ptxas has been seen to hang at its end) */
 } Child;
 
-/* True when the tool ended with status 0. Then `output` (may be NULL) has what it wrote to CHILD_OUTPUT, and `log` (may
- * be NULL) its messages, standard output (unless to_stdout) and error, cut after a mebibyte. Otherwise a message with the tool's name, how it ended
- * and the start of what it said; `log` is filled as well. */
+/* True when the tool ended with status 0. Then `output` (may be NULL) has what it wrote to CHILD_OUTPUT, and `log`
+ * (may be NULL) its messages, standard output (unless to_stdout) and error, cut after a mebibyte. Otherwise a
+ * message with the tool's name, how it ended and the start of what it said; `log` is filled as well. */
 bool child_run(const Child *c, Buf *output, Buf *log, Err *err);
 
-/* The path of a tool: `preferred` when given (then nothing else counts), else the first of `names` that is found, a path
- * or a name to look for in PATH. False when there is none. */
-bool child_find(const char *preferred, const char *const *names, char *out, size_t size);
+/* The path of a program: what the environment's `variable` (may be NULL) says when it is set, and then nothing
+ * else; else the first of `names` that is found, a path or a name to look for in PATH. False when there is none. */
+bool child_find(const char *variable, const char *const *names, char *out, size_t size);
+
+/* The same for a shared library, looked for in LD_LIBRARY_PATH and where packages put them. The index in `names`,
+ * or -1; -2 where the variable gave the path. */
+int child_find_library(const char *variable, const char *const *names, char *out, size_t size);
 
 /* What identifies a tool's file: path, size and time, for keys of caches; "none" for a file that can't be read. */
 void child_identity(const char *path, Buf *out);

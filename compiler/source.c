@@ -1,6 +1,6 @@
-/* source.c - see source.h. The compiler runs in the program bladegen-source (source_main.c) beside this library, with a time
- * limit. Only architectures that a compiler is known to compile for are given to it: Debian's HIPRTC 5.2 ends the process for
- * others. */
+/* source.c - see source.h. The compiler runs in the program bladegen-source (source_main.c) beside this library,
+ * with a time limit. Only architectures that a compiler is known to compile for are given to it: Debian's HIPRTC
+ * 5.2 ends the process for others. */
 #include "source.h"
 #include "child.h"
 #include "gpu/emit.h"
@@ -14,48 +14,25 @@ enum { PATH_BYTES = 4096, OPTION_BYTES = 128, MAX_OPTIONS = 40 };
 
 double source_seconds = 60;
 
-typedef struct Library {
-    const char *name;
-    const char *targets; /* with blanks around each */
-} Library;
+/* Libraries by name, the best first, and the targets that each is known to compile for, with blanks around each. */
+#define NVIDIA_ALL " sm_80 sm_86 sm_89 sm_90a sm_100a "
+#define AMD_ALL " gfx90a gfx942 gfx1100 "
+static const char *const nvrtc[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so", NULL};
+static const char *const nvrtc_targets[] = {NVIDIA_ALL, NVIDIA_ALL, " sm_80 sm_86 ", NVIDIA_ALL};
+static const char *const hiprtc[] = {"libhiprtc.so.7", "libhiprtc.so.6", "libhiprtc.so.5", "libamdhip64.so.5", NULL};
+static const char *const hiprtc_targets[] = {AMD_ALL, AMD_ALL, " gfx90a ", " gfx90a "};
 
-#define CUDA_12_8 " sm_80 sm_86 sm_89 sm_90a sm_100a "
-static const Library nvrtc[] = {
-    {"libnvrtc.so.13", CUDA_12_8}, {"libnvrtc.so.12", CUDA_12_8}, {"libnvrtc.so.11.2", " sm_80 sm_86 "},
-    {"libnvrtc.so", CUDA_12_8}, {0}};
-static const Library hiprtc[] = {
-    {"libhiprtc.so.7", " gfx90a gfx942 gfx1100 "}, {"libhiprtc.so.6", " gfx90a gfx942 gfx1100 "},
-    {"libhiprtc.so.5", " gfx90a "}, {"libamdhip64.so.5", " gfx90a "}, {0}};
+/* ---- finding ---------------------------------------------------------------------------------------------------- */
 
-/* ---- finding ---------------------------------------------------------------------------------------------------------- */
-
-/* The library of that name in the folders of LD_LIBRARY_PATH, or where packages put it. */
-static bool find_library(const char *name, char path[PATH_BYTES])
+/* The path of the compiler; false when there is none. *targets: what it compiles for. */
+static bool find_compiler(const Target *t, char path[PATH_BYTES], const char **targets)
 {
-    static const char *const folders = "/usr/local/cuda/lib64:/opt/rocm/lib:/usr/lib/x86_64-linux-gnu:"
-                                       "/usr/lib/aarch64-linux-gnu:/usr/lib64:/usr/lib";
-    const char *lists[] = {getenv("LD_LIBRARY_PATH"), folders};
-    for (size_t i = 0; i < COUNT(lists); i++)
-        for (const char *p = lists[i] ? lists[i] : ""; *p;) {
-            size_t n = strcspn(p, ":");
-            if (n && snprintf(path, PATH_BYTES, "%.*s/%s", (int)n, p, name) < PATH_BYTES && file_exists(path))
-                return true;
-            p += n + (p[n] == ':');
-        }
-    return false;
-}
-
-/* Which compiler, and what it compiles for. */
-static const Library *find_compiler(const Target *t, char path[PATH_BYTES])
-{
-    static const Library named[] = {{"", CUDA_12_8 " gfx90a gfx942 gfx1100 "}};
-    const char *given = getenv(t->gpu->nvidia ? "BLADE_NVRTC" : "BLADE_HIPRTC");
-    if (given && *given)
-        return snprintf(path, PATH_BYTES, "%s", given) < PATH_BYTES && file_exists(path) ? named : NULL;
-    for (const Library *l = t->gpu->nvidia ? nvrtc : hiprtc; l->name; l++)
-        if (find_library(l->name, path))
-            return l;
-    return NULL;
+    bool nvidia = t->gpu->nvidia;
+    int i = child_find_library(nvidia ? "BLADE_NVRTC" : "BLADE_HIPRTC", nvidia ? nvrtc : hiprtc, path, PATH_BYTES);
+    if (i == -1)
+        return false;
+    *targets = i == -2 ? NVIDIA_ALL AMD_ALL : nvidia ? nvrtc_targets[i] : hiprtc_targets[i];
+    return true;
 }
 
 /* The program beside the file that this code is in: bladegen, libbladegen.so, a test. */
@@ -71,7 +48,7 @@ static bool find_program(char path[PATH_BYTES])
     for (size_t i = 0; i < COUNT(places); i++) {
         char beside[PATH_BYTES];
         snprintf(beside, sizeof beside, "%.*s/%s", folder, info.dli_fname, places[i]);
-        if (child_find(slash ? beside : places[i], (const char *const[]){NULL}, path, PATH_BYTES))
+        if (slash && child_find(NULL, (const char *const[]){beside, NULL}, path, PATH_BYTES))
             return true;
     }
     return false;
@@ -79,23 +56,25 @@ static bool find_program(char path[PATH_BYTES])
 
 bool source_compiler_for(const Target *t, Buf *why)
 {
-    char path[PATH_BYTES], name[64];
+    char library[PATH_BYTES], program[PATH_BYTES], name[64];
+    const char *targets;
+    Buf none = {0}, *out = why ? why : &none;
     if (!t->gpu || t->simt)
         return false;
-    const Library *l = find_compiler(t, path);
     snprintf(name, sizeof name, " %s ", t->name);
-    if (l && strstr(l->targets, name) && find_program(path))
-        return true;
-    if (why && !l)
-        buf_printf(why, "no %s is found", t->gpu->nvidia ? "NVRTC (libnvrtc.so)" : "HIPRTC (libhiprtc.so)");
-    else if (why && !strstr(l->targets, name))
-        buf_printf(why, "%s is not known to compile for %s", l->name, t->name);
-    else if (why)
-        buf_puts(why, "the program bladegen-source is not beside bladegen");
-    return false;
+    bool there = find_compiler(t, library, &targets);
+    bool knows = there && strstr(targets, name), ok = knows && find_program(program);
+    if (!there)
+        buf_printf(out, "no %s is found", t->gpu->nvidia ? "NVRTC (libnvrtc.so)" : "HIPRTC (libhiprtc.so)");
+    else if (!knows)
+        buf_printf(out, "%s is not known to compile for %s", library, t->name);
+    else if (!ok)
+        buf_puts(out, "the program bladegen-source is not beside bladegen");
+    buf_free(&none);
+    return ok;
 }
 
-/* ---- compiling --------------------------------------------------------------------------------------------------------- */
+/* ---- compiling -------------------------------------------------------------------------------------------------- */
 
 typedef struct Options {
     char text[MAX_OPTIONS][OPTION_BYTES];
@@ -151,10 +130,12 @@ static bool pass_gates(const Kernel *k, const Target *t, const Buf *code, const 
     return t->gpu->nvidia ? gate_nvidia(k, t, log->data ? log->data : "", info, err) : gate_amd(k, t, code, info, err);
 }
 
-static bool run(const Kernel *k, const Target *t, const char *program, const char *library, Buf *out, Buf *log, Err *err)
+static bool run(const Kernel *k, const Target *t, const char *program, const char *library, Buf *out, Buf *log,
+                Err *err)
 {
     Options o;
-    Child c = {.argv = {program, t->gpu->nvidia ? "nvrtc" : "hiprtc", library, CHILD_INPUT, CHILD_OUTPUT, k->external.file},
+    Child c = {.argv = {program, t->gpu->nvidia ? "nvrtc" : "hiprtc", library, CHILD_INPUT, CHILD_OUTPUT,
+                        k->external.file},
                .input = k->external.text, .input_len = strlen(k->external.text), .seconds = source_seconds};
     set_options(&o, k, t);
     for (int i = 0; i < o.count && 6 + i < CHILD_ARGS - 1; i++)
@@ -165,13 +146,14 @@ static bool run(const Kernel *k, const Target *t, const char *program, const cha
 bool source_compile(const Kernel *k, const Target *t, Buf *out, KernelInfo *info, Err *err)
 {
     char library[PATH_BYTES], program[PATH_BYTES];
+    const char *targets;
     Buf why = {0}, log = {0};
     if (!source_compiler_for(t, &why)) {
         err_set(err, "%s: %s", k->external.file, why.data ? why.data : "it is for GPUs only");
         buf_free(&why);
         return false;
     }
-    find_compiler(t, library);
+    find_compiler(t, library, &targets);
     find_program(program);
     set_info(k, info);
     bool ok = run(k, t, program, library, out, &log, err) && pass_gates(k, t, out, &log, info, err);
@@ -182,12 +164,13 @@ bool source_compile(const Kernel *k, const Target *t, Buf *out, KernelInfo *info
 void source_key(const Kernel *k, const Target *t, Buf *out)
 {
     char path[PATH_BYTES];
+    const char *targets;
     Options o;
     if (!source_compiler_for(t, NULL)) {
         buf_puts(out, "source none\n");
         return;
     }
-    find_compiler(t, path);
+    find_compiler(t, path, &targets);
     set_options(&o, k, t);
     buf_puts(out, "source by ");
     child_identity(path, out);

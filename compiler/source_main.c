@@ -1,10 +1,10 @@
-/* source_main.c - the program bladegen-source: compiles one source body with a vendor's library. It is a program of its own
- * since such a library may crash or hang: the generator (source.c) starts it with a time limit.
+/* source_main.c - the program bladegen-source: compiles one source body with a vendor's library. It is a program of
+ * its own since such a library may crash or hang: the generator (source.c) starts it with a time limit.
  *
  *     bladegen-source nvrtc|hiprtc LIBRARY SOURCE OUTPUT NAME OPTION...
  *
- * Writes a cubin or code object; what the compiler says goes to standard output. NVRTC's interface and HIPRTC's differ in
- * their prefix, and in the name of the function that gives the code. */
+ * Writes a cubin or code object; what the compiler says goes to standard output. NVRTC's interface and HIPRTC's
+ * differ in their prefix, and in the name of the function that gives the code. */
 #include <dlfcn.h>
 #include <glob.h>
 #include <stdio.h>
@@ -14,7 +14,8 @@
 typedef void *Program;
 
 typedef struct Compiler {
-    int (*create)(Program *, const char *source, const char *name, int headers, const char *const *, const char *const *);
+    int (*create)(Program *, const char *source, const char *name, int headers, const char *const *,
+                  const char *const *);
     int (*compile)(Program, int count, const char *const *options);
     int (*log_size)(Program, size_t *);
     int (*log)(Program, char *);
@@ -33,13 +34,15 @@ static void *function(void *library, const char *prefix, const char *name)
     return f;
 }
 
-/* The compilers load the headers that they bring along by name: from beside them is right, but not where the system looks. */
+/* The compilers load the headers that they bring along by name: from beside them is right, but not where the system
+ * looks. */
 static void load_builtins(const char *prefix, const char *path)
 {
     char pattern[4096];
     const char *slash = strrchr(path, '/');
     glob_t found;
-    snprintf(pattern, sizeof pattern, "%.*s/lib%s-builtins.so*", slash ? (int)(slash - path) : 1, slash ? path : ".", prefix);
+    snprintf(pattern, sizeof pattern, "%.*s/lib%s-builtins.so*", slash ? (int)(slash - path) : 1, slash ? path : ".",
+             prefix);
     if (glob(pattern, 0, NULL, &found) == 0) {
         for (size_t i = 0; i < found.gl_pathc; i++)
             dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);

@@ -12,10 +12,11 @@ complain() {
 }
 complain 'runtime/ includes Lua or LLVM:' "$(grep -nE '#include *[<"](lua|lauxlib|lualib|llvm-c)' runtime/*.[ch])"
 complain 'Lua outside compiler/lua.c:' "$(grep -lE '#include *[<"](lua\.h|lauxlib|lualib)' compiler/*.[ch] compiler/*/*.[ch] | grep -v '^compiler/lua\.c$')"
-complain 'LLVM outside llvm.c, target.h and the targets:' "$(grep -lE '#include *<llvm-c' compiler/*.[ch] | grep -vE '^compiler/(llvm\.c|target\.h)$')"
+complain 'LLVM outside llvm.c, target.h and the targets:' "$(grep -lE '#include *<llvm-c' compiler/*.[ch] | grep -vE '^compiler/(llvm\.c|target\.h|code\.h)$')"
 complain 'architectures named in C:' "$(grep -nE '"[A-Z][A-Za-z0-9]*ForCausalLM"' runtime/*.[ch] compiler/*.[ch] compiler/host/*.[ch])"
 complain 'environment switches in the compiler:' \
-  "$(grep -n 'getenv' compiler/*.c compiler/host/*.c | grep -vE '^compiler/tuned\.c:[0-9]+:.*getenv\("(HOME|XDG_DATA_HOME)"\)')"
+  "$(grep -n 'getenv' compiler/*.c compiler/*/*.c | grep -vE '^compiler/tuned\.c:[0-9]+:.*getenv\("(HOME|XDG_DATA_HOME)"\)' |
+    grep -vE '^compiler/child\.c:[0-9]+:.*getenv\((variable|"PATH"|"LD_LIBRARY_PATH")\)')" # where tools lie
 blade=${BLADE_BUILD:-build/release}/bin/blade
 if [ -x "$blade" ]; then
   complain 'blade links Lua or LLVM:' "$(ldd "$blade" | grep -iE 'lua|llvm')"

@@ -1,5 +1,5 @@
-/* emit.c - see emit.h. Tools are looked for when they are needed: in the environment's BLADE_PTXAS and BLADE_LLD (a path),
- * in PATH, and where the vendors' packages put them. */
+/* emit.c - see emit.h. Tools are looked for when they are needed: in the environment's BLADE_PTXAS and BLADE_LLD (a
+ * path), in PATH, and where the vendors' packages put them. */
 #include "emit.h"
 #include "../child.h"
 
@@ -15,14 +15,14 @@ enum { PATH_BYTES = 4096, SECONDS = 60 };
 static bool find_ptxas(char path[PATH_BYTES])
 {
     static const char *const names[] = {"ptxas", "/usr/local/cuda/bin/ptxas", NULL};
-    return child_find(getenv("BLADE_PTXAS"), names, path, PATH_BYTES);
+    return child_find("BLADE_PTXAS", names, path, PATH_BYTES);
 }
 
 static bool find_lld(char path[PATH_BYTES])
 {
-    static const char *const names[] = {"ld.lld-19", "/usr/lib/llvm-19/bin/ld.lld", "ld.lld", "/opt/rocm/llvm/bin/ld.lld",
-                                        NULL};
-    return child_find(getenv("BLADE_LLD"), names, path, PATH_BYTES);
+    static const char *const names[] = {"ld.lld-19", "/usr/lib/llvm-19/bin/ld.lld", "ld.lld",
+                                        "/opt/rocm/llvm/bin/ld.lld", NULL};
+    return child_find("BLADE_LLD", names, path, PATH_BYTES);
 }
 
 static bool find_nvdisasm(char path[PATH_BYTES])
@@ -63,7 +63,7 @@ void gpu_tools(const Target *t, Buf *out)
     buf_free(&identity);
 }
 
-/* ---- NVIDIA ---------------------------------------------------------------------------------------------------------- */
+/* ---- NVIDIA ----------------------------------------------------------------------------------------------------- */
 
 /* Copies `text` with the rest of the line behind `key` replaced. */
 static void replace_line(const Buf *text, const char *key, const char *value, Buf *out)
@@ -142,7 +142,7 @@ static bool emit_nvidia(const Kernel *k, const Target *t, const Buf *from, Buf *
     return ok;
 }
 
-/* ---- AMD --------------------------------------------------------------------------------------------------------------- */
+/* ---- AMD -------------------------------------------------------------------------------------------------------- */
 
 static bool emit_amd(const Kernel *k, const Target *t, const Buf *from, Buf *out, KernelInfo *info, Err *err)
 {
@@ -164,7 +164,7 @@ bool gpu_emit(const Kernel *k, const Target *t, const Buf *from, Buf *out, Kerne
     return t->gpu->nvidia ? emit_nvidia(k, t, from, out, info, err) : emit_amd(k, t, from, out, info, err);
 }
 
-/* ---- disassembly -------------------------------------------------------------------------------------------------------- */
+/* ---- disassembly ------------------------------------------------------------------------------------------------ */
 
 static bool sass(const Target *t, const Buf *code, Buf *out, Err *err)
 {

@@ -5,10 +5,11 @@
 
 #include "../target.h"
 
-/* ---- emit.c ---- */
+/* ---- emit.c ----------------------------------------------------------------------------------------------------- */
 
-/* NVIDIA: PTX -> a cubin by ptxas; where there is no ptxas that knows the target, the PTX itself with a NUL behind it,
- * for the driver to compile. AMD: an object -> a code object by ld.lld. Sets the figures in `info` and passes the gates. */
+/* NVIDIA: PTX -> a cubin by ptxas; where there is no ptxas that knows the target, the PTX itself with a NUL behind
+ * it, for the driver to compile. AMD: an object -> a code object by ld.lld. Sets the figures in `info` and passes
+ * the gates. */
 bool gpu_emit(const Kernel *k, const Target *t, const Buf *from, Buf *out, KernelInfo *info, Err *err);
 
 /* PTX for t->gpu->header instead of the processor that LLVM took it for; unchanged where there is no header. */
@@ -20,11 +21,11 @@ bool gpu_disassemble(const Target *t, const Buf *code, Buf *out, Err *err);
 /* What identifies the tools that gpu_emit would use, for keys of caches. */
 void gpu_tools(const Target *t, Buf *out);
 
-/* ---- gates.c ---- */
+/* ---- gates.c ---------------------------------------------------------------------------------------------------- */
 
-/* Reads what `ptxas -v` said of the one kernel of a cubin, or the metadata of AMD's code object; then refuses spills, memory
- * on a stack, and code that is known to be slow or wrong, unless the schedule accepts it (Kernel.accepts). Messages name
- * kernel and settings. */
+/* Reads what `ptxas -v` said of the one kernel of a cubin, or the metadata of AMD's code object; then refuses
+ * spills, memory on a stack, and code that is known to be slow or wrong, unless the schedule accepts it
+ * (Kernel.accepts). Messages name kernel and settings. */
 bool gate_nvidia(const Kernel *k, const Target *t, const char *log, KernelInfo *info, Err *err);
 bool gate_ptx(const Kernel *k, const Target *t, const char *ptx, KernelInfo *info, Err *err); /* stacks only */
 bool gate_amd(const Kernel *k, const Target *t, const Buf *code, KernelInfo *info, Err *err);
@@ -32,10 +33,10 @@ bool gate_amd(const Kernel *k, const Target *t, const Buf *code, KernelInfo *inf
 /* Refuses a disassembly in which a barrier comes before the wait for copies into on-chip memory. */
 bool gate_amd_waits(const char *assembly, Err *err);
 
-/* ---- occupancy.c ---- */
+/* ---- occupancy.c ------------------------------------------------------------------------------------------------ */
 
-/* Blocks that a multiprocessor holds, and by what that is limited: "threads", "registers", "shared", "blocks"; 0 and "" when
- * the registers are not known. */
+/* Blocks that a multiprocessor holds, and by what that is limited: "threads", "registers", "shared", "blocks"; 0
+ * and "" when the registers are not known. */
 int gpu_occupancy(const Target *t, const KernelInfo *info, const char **limit);
 
 /* One row of `bladegen show --stage resources`, with its heading. */

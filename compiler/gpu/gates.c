@@ -1,5 +1,5 @@
-/* gates.c - see emit.h. Registers, spills and stacks come from what `ptxas -v` prints and from the note of AMD's code object
- * (NT_AMDGPU_METADATA, MessagePack; "LLVM User Guide for AMDGPU Backend", code object metadata). */
+/* gates.c - see emit.h. Registers, spills and stacks come from what `ptxas -v` prints and from the note of AMD's
+ * code object (NT_AMDGPU_METADATA, MessagePack; "LLVM User Guide for AMDGPU Backend", code object metadata). */
 #include "emit.h"
 
 #include <elf.h>
@@ -8,15 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the gates ----------------------------------------------------------------------------------------------------- */
+/* ---- the gates -------------------------------------------------------------------------------------------------- */
 
 /* "; one of its settings has to be smaller: rows=64,warps=4", from the kernel's name. */
 static void put_advice(const Kernel *k, const char *accept, Buf *out)
 {
     const char *settings = strchr(k->name, ' ');
     settings = settings ? strchr(settings + 1, ' ') : NULL;
-    buf_printf(out, "; make a tile of its schedule smaller or give it more warps (settings now:%s), or let the schedule "
-               "declare accepts = { \"%s\" }", settings ? settings : " none", accept);
+    buf_printf(out, "; make a tile of its schedule smaller or give it more warps (settings now:%s), or let the "
+               "schedule declare accepts = { \"%s\" }", settings ? settings : " none", accept);
 }
 
 static bool refuse(const Kernel *k, const Target *t, const char *accept, const char *what, Err *err)
@@ -36,16 +36,18 @@ static bool judge(const Kernel *k, const Target *t, KernelInfo *info, const char
     const char *limit;
     info->occupancy = gpu_occupancy(t, info, &limit);
     if (!info->occupancy && *limit)
-        return err_set(err, "kernel '%s' for %s: a block of %d threads with %d registers each and %lld bytes of shared memory "
-                       "does not fit on a multiprocessor (too much: %s)", k->name, t->name, info->threads, info->registers,
-                       (long long)info->shared, limit);
+        return err_set(err, "kernel '%s' for %s: a block of %d threads with %d registers each and %lld bytes of shared "
+                       "memory does not fit on a multiprocessor (too much: %s)", k->name, t->name, info->threads,
+                       info->registers, (long long)info->shared, limit);
     if (info->spills && !(k->accepts & ACCEPT_SPILLS)) {
         snprintf(what, sizeof what, "%d bytes of registers a thread are spilled (it has %d registers)", info->spills,
                  info->registers);
         return refuse(k, t, "spills", what, err);
     }
-    if (info->stack > (k->accepts & ACCEPT_SPILLS && info->spills ? info->spills + STACK_SLACK : 0) && !(k->accepts & ACCEPT_STACK)) {
-        snprintf(what, sizeof what, "%d bytes a thread lie in memory of its own (a stack), not in registers", info->stack);
+    int of_spills = k->accepts & ACCEPT_SPILLS && info->spills ? info->spills + STACK_SLACK : 0;
+    if (info->stack > of_spills && !(k->accepts & ACCEPT_STACK)) {
+        snprintf(what, sizeof what, "%d bytes a thread lie in memory of its own (a stack), not in registers",
+                 info->stack);
         return refuse(k, t, "stack", what, err);
     }
     if (note && !(k->accepts & ACCEPT_NOTES)) {
@@ -55,7 +57,7 @@ static bool judge(const Kernel *k, const Target *t, KernelInfo *info, const char
     return true;
 }
 
-/* ---- NVIDIA -------------------------------------------------------------------------------------------------------- */
+/* ---- NVIDIA ----------------------------------------------------------------------------------------------------- */
 
 /* The number in front of the first place of `what`, in the line that starts at `line`; 0 when it isn't there. */
 static int number_before(const char *line, const char *what)
@@ -99,8 +101,8 @@ bool gate_nvidia(const Kernel *k, const Target *t, const char *log, KernelInfo *
     for (const char *line = log; *line; line += strcspn(line, "\n"), line += *line == '\n')
         read_line(line, info, &note);
     if (!info->registers)
-        return err_set(err, "kernel '%s' for %s: ptxas did not say how many registers it uses: %.300s", k->name, t->name,
-                       *log ? log : "nothing");
+        return err_set(err, "kernel '%s' for %s: ptxas did not say how many registers it uses: %.300s", k->name,
+                       t->name, *log ? log : "nothing");
     return judge(k, t, info, note, err);
 }
 
@@ -113,7 +115,7 @@ bool gate_ptx(const Kernel *k, const Target *t, const char *ptx, KernelInfo *inf
     return judge(k, t, info, NULL, err);
 }
 
-/* ---- AMD: MessagePack ------------------------------------------------------------------------------------------------ */
+/* ---- AMD: MessagePack ------------------------------------------------------------------------------------------- */
 
 typedef struct Pick { /* what is read of a document, and where reading is */
     const uint8_t *at, *end;
@@ -197,7 +199,7 @@ static bool read_value(Pick *p, const char *key, size_t key_len, int depth)
     return true;
 }
 
-/* ---- AMD: the note ---------------------------------------------------------------------------------------------------- */
+/* ---- AMD: the note ---------------------------------------------------------------------------------------------- */
 
 enum { NT_AMDGPU_METADATA = 32 };
 
@@ -251,7 +253,7 @@ bool gate_amd(const Kernel *k, const Target *t, const Buf *code, KernelInfo *inf
     return judge(k, t, info, NULL, err);
 }
 
-/* ---- AMD: the disassembly ------------------------------------------------------------------------------------------- */
+/* ---- AMD: the disassembly --------------------------------------------------------------------------------------- */
 
 static bool has_word(const char *line, size_t n, const char *word)
 {
@@ -262,7 +264,8 @@ static bool has_word(const char *line, size_t n, const char *word)
 /* Copies from memory straight into on-chip memory: global_load_lds_*, buffer_load_* ... lds. */
 static bool is_lds_copy(const char *line, size_t n)
 {
-    return has_word(line, n, "_load_lds_") || (has_word(line, n, "buffer_load_") && n >= 4 && !memcmp(line + n - 4, " lds", 4));
+    bool to_lds = n >= 4 && !memcmp(line + n - 4, " lds", 4);
+    return has_word(line, n, "_load_lds_") || (has_word(line, n, "buffer_load_") && to_lds);
 }
 
 bool gate_amd_waits(const char *assembly, Err *err)
@@ -275,8 +278,8 @@ bool gate_amd_waits(const char *assembly, Err *err)
         else if (has_word(line, n, "s_waitcnt") && has_word(line, n, "vmcnt("))
             copy = NULL;
         else if (has_word(line, n, "s_barrier") && copy)
-            return err_set(err, "a barrier stands before the wait for the copy '%.*s'", (int)MIN(strcspn(copy, "\n"), 100),
-                           copy + strspn(copy, " \t"));
+            return err_set(err, "a barrier stands before the wait for the copy '%.*s'",
+                           (int)MIN(strcspn(copy, "\n"), 100), copy + strspn(copy, " \t"));
     }
     return true;
 }

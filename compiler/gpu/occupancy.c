@@ -1,6 +1,6 @@
-/* occupancy.c - how many blocks fit on a multiprocessor (NVIDIA), compute unit (CDNA) or pair of them (RDNA), from the tables that the vendors
- * publish. Sources: CUDA C++ Programming Guide, "Compute Capabilities"; CUDA occupancy calculator; LLVM "User Guide for
- * AMDGPU Backend"; AMD instruction set guides of CDNA2, CDNA3 and RDNA3. */
+/* occupancy.c - how many blocks fit on a multiprocessor (NVIDIA), compute unit (CDNA) or pair of them (RDNA), from
+ * the tables that the vendors publish. Sources: CUDA C++ Programming Guide, "Compute Capabilities"; CUDA occupancy
+ * calculator; LLVM "User Guide for AMDGPU Backend"; AMD instruction set guides of CDNA2, CDNA3 and RDNA3. */
 #include "emit.h"
 
 #include <string.h>
@@ -21,7 +21,8 @@ static const Limits table[] = {
     {"sm_80", 65536, 256, 64, 32, 4, 164 << 10, 128, 1024}, {"sm_86", 65536, 256, 48, 16, 4, 100 << 10, 128, 1024},
     {"sm_89", 65536, 256, 48, 24, 4, 100 << 10, 128, 1024}, {"sm_90a", 65536, 256, 64, 32, 4, 228 << 10, 128, 1024},
     {"sm_100a", 65536, 256, 64, 32, 4, 228 << 10, 128, 1024}, {"gfx90a", 512, 8, 8, 16, 4, 64 << 10, 512, 0},
-    {"gfx942", 512, 8, 8, 16, 4, 64 << 10, 512, 0}, {"gfx1100", 1536, 24, 16, 32, 4, 128 << 10, 512, 0} /* two compute units */,
+    {"gfx942", 512, 8, 8, 16, 4, 64 << 10, 512, 0},
+    {"gfx1100", 1536, 24, 16, 32, 4, 128 << 10, 512, 0}, /* two compute units */
 };
 
 static const Limits *limits_of(const Target *t)
@@ -68,20 +69,21 @@ int gpu_occupancy(const Target *t, const KernelInfo *info, const char **limit)
 static int percent_of_warps(const Target *t, const KernelInfo *info)
 {
     const Limits *l = limits_of(t);
-    int warps = (info->threads + t->gpu->wave - 1) / t->gpu->wave, all = t->gpu->nvidia ? l->warps : l->warps * l->parts;
+    int warps = (info->threads + t->gpu->wave - 1) / t->gpu->wave;
+    int all = t->gpu->nvidia ? l->warps : l->warps * l->parts;
     return MIN(100, 100 * info->occupancy * warps / all);
 }
 
 void gpu_resources(const Kernel *k, const Target *t, const KernelInfo *info, size_t bytes, Buf *out)
 {
     const char *limit;
-    buf_printf(out, "%-8s %8s %9s %8s %7s %6s %10s %9s  %-10s %s\n", "target", "threads", "registers", "shared", "spills",
-               "stack", t->gpu->nvidia ? "blocks/SM" : "blocks/CU", "occupancy", "limited by", "kernel");
+    buf_printf(out, "%-8s %8s %9s %8s %7s %6s %10s %9s  %-10s %s\n", "target", "threads", "registers", "shared",
+               "spills", "stack", t->gpu->nvidia ? "blocks/SM" : "blocks/CU", "occupancy", "limited by", "kernel");
     buf_printf(out, "%-8s %8d ", t->name, info->threads);
     if (gpu_occupancy(t, info, &limit))
         buf_printf(out, "%9d %8lld %7d %6d %10d %8d%%  %-10s %s, %zu bytes\n", info->registers, (long long)info->shared,
                    info->spills, info->stack, info->occupancy, percent_of_warps(t, info), limit, k->name, bytes);
     else
-        buf_printf(out, "%9s %8lld %7s %6s %10s %9s  %-10s %s, %zu bytes\n", "-", (long long)info->shared, "-", "-", "-",
-                   "-", "unknown", k->name, bytes);
+        buf_printf(out, "%9s %8lld %7s %6s %10s %9s  %-10s %s, %zu bytes\n", "-", (long long)info->shared, "-", "-",
+                   "-", "-", "unknown", k->name, bytes);
 }

@@ -1,12 +1,15 @@
-/* sampler.cu - the operator `sample` (templates/sample.lua says what it computes) as one source for CUDA and HIP: one block
- * a row. Written in what C, CUDA C++ and HIP C++ have in common, so that a test can compile it for the host.
+/* sampler.cu - the operator `sample` (templates/sample.lua says what it computes) as one source for CUDA and HIP:
+ * one block a row. Written in what C, CUDA C++ and HIP C++ have in common, so that a test can compile it for the
+ * host.
  *
- * Weights are whole multiples of 2^-35, so sums are kept in 64-bit integers: exact, in any order, in the memory of a
- * block. A threshold is looked for by radix on integers that order like the floats: a histogram of the 11 highest bits, of
- * the next 11, of the last 10. Only groups of 64 logits whose peak reaches the threshold so far are read again.
+ * Weights are whole multiples of 2^-35, so sums are kept in 64-bit integers: exact, in any order, in the memory of
+ * a block. A threshold is looked for by radix on integers that order like the floats: a histogram of the 11 highest
+ * bits, of the next 11, of the last 10. Only groups of 64 logits whose peak reaches the threshold so far are read
+ * again.
  *
- * Given by the compiler: VOCAB, PITCH (elements from row to row of the logits), THREADS, WAVE (threads of a warp), SHARED
- * (bytes of on-chip memory), and SIZE_OUTPUTS (place of the number of rows in `sizes`). Compiled without contraction of products and sums. */
+ * Given by the compiler: VOCAB, PITCH (elements from row to row of the logits), THREADS, WAVE (threads of a warp),
+ * SHARED (bytes of on-chip memory), and SIZE_OUTPUTS (place of the number of rows in `sizes`). Compiled without
+ * contraction of products and sums. */
 #if defined(__CUDACC__)
 #define DEVICE static __device__ __forceinline__
 #define KERNEL extern "C" __global__ __launch_bounds__(THREADS, 1) void
@@ -57,7 +60,7 @@ typedef struct Row {
     int last;
 } Row;
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---------------------------------------------------------------------------------------------------- */
 
 DEVICE u32 bits_of(float x)
 {
@@ -129,7 +132,7 @@ DEVICE float logarithm(float x)
     return x == 0.0f ? negative_infinity() : x > 0.0f ? result : float_of(0x7fc00000u);
 }
 
-/* ---- the block ------------------------------------------------------------------------------------------------------ */
+/* ---- the block -------------------------------------------------------------------------------------------------- */
 
 /* Sum over the threads of a warp, in all of them. */
 DEVICE u64 warp_sum(u64 v)
@@ -186,10 +189,10 @@ DEVICE void clear(u64 *v, int n)
     __syncthreads();
 }
 
-/* ---- adjustments ------------------------------------------------------------------------------------------------------ */
+/* ---- adjustments ------------------------------------------------------------------------------------------------ */
 
-/* Entries first..past-1, THREADS at a time. A token that is listed twice is adjusted twice, in the order of the list: an
- * entry waits until those before it with the same token are through. */
+/* Entries first..past-1, THREADS at a time. A token that is listed twice is adjusted twice, in the order of the
+ * list: an entry waits until those before it with the same token are through. */
 DEVICE void adjust(Row *r, const int *token, const float *value, float *saved, int first, int past)
 {
     Shared *s = r->s;
@@ -278,7 +281,7 @@ DEVICE int largest(Row *r)
     return token;
 }
 
-/* ---- what is kept ------------------------------------------------------------------------------------------------------ */
+/* ---- what is kept ----------------------------------------------------------------------------------------------- */
 
 DEVICE int kept(const Row *r, u32 key, int token)
 {
@@ -459,7 +462,8 @@ DEVICE int sample(Row *r, int top_k, float top_p, float min_p, float u, int othe
     r->last = VOCAB - 1;
     r->floor = 0;
     if (limited) {
-        r->floor = top_k <= GROUPS ? bound_of(r, 1, BY_COUNT, (u64)top_k).key : 0; /* no fewer tokens than peaks are above */
+        r->floor = top_k <= GROUPS ? bound_of(r, 1, BY_COUNT,
+                                              (u64)top_k).key : 0; /* no fewer tokens than peaks are above */
         cut(r, BY_COUNT, (u64)top_k);
     }
     r->floor = key_of(r->top - 26.0f / r->inverse); /* weights below are 0 */
@@ -471,7 +475,7 @@ DEVICE int sample(Row *r, int top_k, float top_p, float min_p, float u, int othe
     return total ? draw(r, total, min_p, u) : otherwise;
 }
 
-/* ---- the row ------------------------------------------------------------------------------------------------------------- */
+/* ---- the row ---------------------------------------------------------------------------------------------------- */
 
 /* {max, log-sum-exp} of the raw logits: the segments' sums, in order. */
 DEVICE float log_sum_exp(const float *segments, float *top_out)
@@ -485,7 +489,8 @@ DEVICE float log_sum_exp(const float *segments, float *top_out)
     return top + logarithm(sum);
 }
 
-KERNEL kernel(float *logits, const float *peaks, const float *segments, const float *sample_params, const int *adjust_start,
+KERNEL kernel(float *logits, const float *peaks, const float *segments, const float *sample_params,
+              const int *adjust_start,
               const int *adjust_token, const float *adjust_value, float *saved, int *sampled, float *sampled_logprob,
               float *logz, const long long *sizes)
 {

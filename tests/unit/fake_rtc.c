@@ -1,5 +1,5 @@
-/* fake_rtc.c - stand-ins for NVRTC and HIPRTC that work, fail, hang, crash, give nothing, or give code that spills: one library
- * for each MODE. For tests of compiler/source.c. */
+/* fake_rtc.c - stand-ins for NVRTC and HIPRTC that work, fail, hang, crash, give nothing, or give code that spills:
+ * one library for each MODE. For tests of compiler/source.c. */
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -48,18 +48,18 @@ static int give(char *to)
     return 0;
 }
 
-#define RTC(prefix, code)                                                                                              \
-    int prefix##CreateProgram(void **p, const char *source, const char *name, int n, const char *const *headers,       \
-                              const char *const *names)                                                                \
-    {                                                                                                                  \
-        (void)n, (void)headers, (void)names;                                                                           \
-        return create(p, source, name);                                                                                \
-    }                                                                                                                  \
-    int prefix##CompileProgram(void *p, int n, const char *const *options) { return (void)p, compile(n, options); }     \
-    int prefix##GetProgramLogSize(void *p, size_t *n) { return (void)p, size(n); }                                      \
-    int prefix##GetProgramLog(void *p, char *to) { return (void)p, give(to); }                                          \
-    int prefix##code##Size(void *p, size_t *n) { return (void)p, MODE == EMPTY ? 1 : size(n); }                         \
-    int prefix##code(void *p, char *to) { return (void)p, give(to); }                                                   \
+#define RTC(prefix, code)                                                                                             \
+    int prefix##CreateProgram(void **p, const char *source, const char *name, int n, const char *const *headers,      \
+                              const char *const *names)                                                               \
+    {                                                                                                                 \
+        (void)n, (void)headers, (void)names;                                                                          \
+        return create(p, source, name);                                                                               \
+    }                                                                                                                 \
+    int prefix##CompileProgram(void *p, int n, const char *const *options) { return (void)p, compile(n, options); }   \
+    int prefix##GetProgramLogSize(void *p, size_t *n) { return (void)p, size(n); }                                    \
+    int prefix##GetProgramLog(void *p, char *to) { return (void)p, give(to); }                                        \
+    int prefix##code##Size(void *p, size_t *n) { return (void)p, MODE == EMPTY ? 1 : size(n); }                       \
+    int prefix##code(void *p, char *to) { return (void)p, give(to); }                                                 \
     const char *prefix##GetErrorString(int e) { return e ? "RTC_ERROR_COMPILATION" : "RTC_SUCCESS"; }
 
 RTC(nvrtc, GetCUBIN)

@@ -106,7 +106,8 @@ static void a_second_try(void **state)
     assert_non_null(mkdtemp(folder));
     snprintf(file, sizeof file, "%s/seen", folder);
     for (int again = 0; again < 2; again++) {
-        Child c = {.argv = {"/bin/sh", "-c", "if [ -e $1 ]; then echo hello; else echo no; touch $1; sleep 1000; fi", "sh", file},
+        Child c = {.argv = {"/bin/sh", "-c", "if [ -e $1 ]; then echo hello; else echo no; touch $1; sleep 1000; fi",
+                            "sh", file},
                    .seconds = 0.3, .again = again};
         Err err = {0};
         Buf log = {0};
@@ -166,14 +167,21 @@ static void tools_are_found(void **state)
     assert_true(child_find(NULL, (const char *const[]){"no-such-tool", "/no/such", "sh", NULL}, path, sizeof path));
     assert_non_null(strstr(path, "/sh"));
     assert_false(child_find(NULL, (const char *const[]){"no-such-tool", folder, NULL}, path, sizeof path));
-    assert_false(child_find("/no/such", (const char *const[]){"sh", NULL}, path, sizeof path));
-    assert_false(child_find(file, (const char *const[]){NULL}, path, sizeof path));
+    setenv("BLADE_TEST_TOOL", "/no/such", 1);
+    assert_false(child_find("BLADE_TEST_TOOL", (const char *const[]){"sh", NULL}, path, sizeof path));
+    setenv("BLADE_TEST_TOOL", file, 1);
+    assert_false(child_find("BLADE_TEST_TOOL", (const char *const[]){NULL}, path, sizeof path));
     int fd = open(file, O_CREAT | O_WRONLY, 0644);
     assert_true(fd >= 0);
-    assert_false(child_find(file, (const char *const[]){NULL}, path, sizeof path)); /* no program */
+    assert_false(child_find("BLADE_TEST_TOOL", (const char *const[]){NULL}, path, sizeof path)); /* no program */
     fchmod(fd, 0755);
     close(fd);
-    assert_true(child_find(file, (const char *const[]){NULL}, path, sizeof path));
+    assert_true(child_find("BLADE_TEST_TOOL", (const char *const[]){NULL}, path, sizeof path));
+    assert_int_equal(child_find_library("BLADE_TEST_TOOL", (const char *const[]){NULL}, path, sizeof path), -2);
+    unsetenv("BLADE_TEST_TOOL");
+    const char *libraries[] = {"no-such.so", "libc.so.6", NULL};
+    assert_true(child_find_library(NULL, libraries, path, sizeof path) == 1 ||
+                !file_exists("/usr/lib/x86_64-linux-gnu"));
     Buf a = {0}, b = {0};
     child_identity(file, &a);
     child_identity("/no/such", &b);

@@ -1,5 +1,5 @@
-/* Tests of templates/device/sampler.cu without a GPU: a C compiler compiles it (kernels/device_host.h), the SIMT machine
- * runs it in both orders, on the cases of the operator, against its reference; and a row of bad numbers. */
+/* Tests of templates/device/sampler.cu without a GPU: a C compiler compiles it (kernels/device_host.h), the SIMT
+ * machine runs it in both orders, on the cases of the operator, against its reference; and a row of bad numbers. */
 #include "test.h"
 
 #include "generator.h"
@@ -17,7 +17,8 @@ typedef struct Variant {
 #include "sampler_variants.h"
 #undef VARIANT
 
-#define VARIANT(vocab, threads, wave) {vocab, threads, wave, (const void *)(uintptr_t)kernel_##vocab##_##threads##_##wave},
+#define VARIANT(vocab, threads, wave) \
+    {vocab, threads, wave, (const void *)(uintptr_t)kernel_##vocab##_##threads##_##wave},
 static const Variant variants[] = {
 #include "sampler_variants.h"
 };
@@ -126,7 +127,8 @@ static void bad_numbers(void **state)
     }
     sizes[SIZE_OUTPUTS] = ROWS;
     for (size_t v = 0; v < COUNT(variants); v++) {
-        void *arguments[] = {logits, peaks, segments, params, start, none, nothing, nothing, sampled, logprob, logz, sizes};
+        void *arguments[] = {logits, peaks, segments, params, start, none, nothing, nothing, sampled, logprob, logz,
+                             sizes};
         if (variants[v].vocab != VOCAB)
             continue;
         memset(sampled, 0xff, sizeof sampled);

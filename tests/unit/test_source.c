@@ -1,5 +1,6 @@
-/* Tests of compiler/source.c, its program bladegen-source, and what kernel_cache.c does when a source body can't be had: with
- * fake compilers that work, fail, hang, crash, give nothing or give bad code; and with the real ones where they are. */
+/* Tests of compiler/source.c, its program bladegen-source, and what kernel_cache.c does when a source body can't be
+ * had: with fake compilers that work, fail, hang, crash, give nothing or give bad code; and with the real ones
+ * where they are. */
 #include "test.h"
 
 #include "generator.h"
@@ -94,7 +95,8 @@ static void falls_back(const char *target, const char *why, int kept)
     forget_kernels();
     compile(target, "vocab=50", &o);
     assert_non_null(o.warning);
-    if (!strstr(o.warning, why) || !strstr(o.warning, "sampler.cu") || !strstr(o.warning, "the generated kernel is used"))
+    if (!strstr(o.warning, why) || !strstr(o.warning, "sampler.cu") ||
+        !strstr(o.warning, "the generated kernel is used"))
         fail_msg("no \"%s\" in: %s", why, o.warning);
     assert_true(o.info.threads >= 32 && o.info.threads <= 1024 && o.code.len > 1000);
     assert_null(memmem(o.code.data, o.code.len, "Used 40", 7));
@@ -145,7 +147,7 @@ static void architectures_are_known(void **state)
     if (source_compiler_for(target_find("gfx1100", &err), &why)) /* a newer one is installed */
         assert_true(true);
     else
-        assert_string_equal(why.data, "libamdhip64.so.5 is not known to compile for gfx1100");
+        assert_non_null(strstr(why.data, "libamdhip64.so.5 is not known to compile for gfx1100"));
     assert_true(source_compiler_for(target_find("gfx90a", &err), NULL));
     assert_false(source_compiler_for(target_find("simt:gfx90a", &err), NULL));
     assert_false(source_compiler_for(target_find("x86-64", &err), NULL));
@@ -176,7 +178,8 @@ static char *own_nvrtc, *own_hiprtc; /* as the environment had them */
 static void real_compilers(void **state)
 {
     (void)state;
-    static const char *const targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "gfx90a", "gfx942", "gfx1100"};
+    static const char *const targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "gfx90a", "gfx942",
+                                          "gfx1100"};
     int seen = 0;
     forget_kernels();
     unsetenv("BLADE_NVRTC");
