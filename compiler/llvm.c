@@ -33,7 +33,7 @@ static void init_targets(void)
     LLVMInitializeAMDGPUDisassembler();
 }
 
-static LLVMTargetMachineRef machine_new(const Target *t, Err *err)
+static LLVMTargetMachineRef machine_new(const Target *t, LLVMCodeGenOptLevel level, Err *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_targets);
@@ -44,8 +44,7 @@ static LLVMTargetMachineRef machine_new(const Target *t, Err *err)
         LLVMDisposeMessage(message);
         return NULL;
     }
-    return LLVMCreateTargetMachine(target, t->triple, t->cpu, t->features, LLVMCodeGenLevelDefault, LLVMRelocPIC,
-                                   LLVMCodeModelSmall);
+    return LLVMCreateTargetMachine(target, t->triple, t->cpu, t->features, level, LLVMRelocPIC, LLVMCodeModelSmall);
 }
 
 static bool run_passes(const char *passes, LLVMModuleRef module, LLVMTargetMachineRef machine, Err *err)
@@ -107,11 +106,12 @@ static bool emit_gpu(const Kernel *k, const Target *t, LLVMModuleRef module, LLV
     return ok;
 }
 
-/* For a simt target: the GPU's final module as code for this CPU. */
+/* For a simt target: the GPU's final module as code for this CPU, quickly made: it runs for as long as it takes threads to
+ * meet. */
 static bool emit_simt(LLVMModuleRef module, EmitKind kind, Buf *out, Err *err)
 {
     const Target *host = target_find(SIMT_HOST, err);
-    LLVMTargetMachineRef machine = host ? machine_new(host, err) : NULL;
+    LLVMTargetMachineRef machine = host ? machine_new(host, LLVMCodeGenLevelNone, err) : NULL;
     LLVMModuleRef native = machine ? simt_retarget(module, machine, err) : NULL;
     bool ok = native && emit(native, machine, kind, out, err);
     if (native)
@@ -147,7 +147,7 @@ static bool build(const Kernel *k, const Target *t, LLVMModuleRef module, LLVMTa
 
 bool llvm_compile(const Kernel *k, const Target *t, EmitKind kind, Buf *out, KernelInfo *info, Err *err)
 {
-    LLVMTargetMachineRef machine = machine_new(t, err);
+    LLVMTargetMachineRef machine = machine_new(t, LLVMCodeGenLevelDefault, err);
     if (!machine)
         return false;
     LLVMContextRef context = LLVMContextCreate();

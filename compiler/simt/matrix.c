@@ -11,6 +11,9 @@
 
 enum { MAX_M = 32, MAX_N = 32, MAX_K = 32 };
 
+/* Layouts are compiled once for every instruction, with its shape and types as constants. */
+#define INLINE static inline __attribute__((always_inline))
+
 typedef enum Element { BF16, F16, S8, U8 } Element;
 
 typedef struct Product {
@@ -20,7 +23,7 @@ typedef struct Product {
 } Product;
 
 /* The matrices are left as they are: layouts fill them whole. */
-static void set_shape(Product *p, int m, int n, int k, bool integer)
+INLINE void set_shape(Product *p, int m, int n, int k, bool integer)
 {
     p->m = m;
     p->n = n;
@@ -29,16 +32,21 @@ static void set_shape(Product *p, int m, int n, int k, bool integer)
     p->saturate = false;
 }
 
-static double element(Element type, const void *registers, int i)
+INLINE double element(Element type, const void *registers, int i)
 {
     uint16_t half;
     if (type == S8 || type == U8)
         return type == S8 ? ((const int8_t *)registers)[i] : ((const uint8_t *)registers)[i];
     memcpy(&half, (const char *)registers + 2 * i, 2);
-    return type == BF16 ? (double)bf16_to_f32(half) : (double)f16_to_f32(half);
+    if (type == F16)
+        return (double)f16_to_f32(half);
+    uint32_t bits = (uint32_t)half << 16;
+    float v;
+    memcpy(&v, &bits, 4);
+    return (double)v;
 }
 
-static double accumulator(const Product *p, const void *registers, int i)
+INLINE double accumulator(const Product *p, const void *registers, int i)
 {
     int32_t whole;
     float real;
@@ -47,7 +55,7 @@ static double accumulator(const Product *p, const void *registers, int i)
     return p->integer ? whole : (double)real;
 }
 
-static void give(const Product *p, void *registers, int i, double v)
+INLINE void give(const Product *p, void *registers, int i, double v)
 {
     float real = (float)v;
     int32_t whole = 0;
@@ -57,7 +65,7 @@ static void give(const Product *p, void *registers, int i, double v)
 }
 
 /* c += a b, by strips of 8 columns. The terms are exact in a double, so it makes no difference whether the processor fuses. */
-static inline __attribute__((always_inline)) void multiply_body(Product *p)
+INLINE void multiply_body(Product *p)
 {
     for (int i = 0; i < p->m; i++)
         for (int strip = 0; strip < p->n; strip += 8) {
@@ -99,7 +107,7 @@ static void multiply(Product *p) { multiply_body(p); }
 /* m16n8, `kb` bytes of K (16 or 32). Lane l is number t = l % 4 of group g = l / 4. Register r of A holds row
  * g + 8 (r & 1), bytes 4t + 16 (r / 2) .. +3 of K; register r of B column g, bytes 4t + 16 r .. +3; C row
  * g + 8 (r / 2), column 2t + r % 2. */
-static void mma(const Warp *w, Element ta, Element tb, int kb)
+INLINE void mma(const Warp *w, Element ta, Element tb, int kb)
 {
     bool bytes = ta == S8 || ta == U8;
     int unit = bytes ? 4 : 2 /* elements a register */, a_regs = kb / 8, b_regs = kb / 16;
@@ -181,7 +189,7 @@ MEET(ldmatrix_x4_trans)
 
 /* m x m with 64 lanes; a lane holds `each` elements of K. Lane l: row (A) or column (B) l % m, K from each (l / m) on;
  * register r of C: row 4 (64/m) (r / 4) + 4 (l / m) + r % 4, column l % m. */
-static void mfma(const Warp *w, Element type, int m, int each)
+INLINE void mfma(const Warp *w, Element type, int m, int each)
 {
     int groups = 64 / m, registers = m * m / 64;
     size_t bytes = (size_t)each * (type == S8 ? 1 : 2);
@@ -209,7 +217,7 @@ static void mfma(const Warp *w, Element type, int m, int each)
             give(&p, warp_lane(w, l)->out, r, p.c[(4 * groups * (r / 4) + 4 * (l / m) + r % 4) * p.n + l % m]);
 }
 
-static void wide_mfma(const Warp *w, Element type, int m, int each)
+INLINE void wide_mfma(const Warp *w, Element type, int m, int each)
 {
     if (w->lanes == 64)
         mfma(w, type, m, each);
