@@ -59,13 +59,33 @@ kit_models() {
     done
 }
 
-# greedy MODEL-NAME FOLDER PACK DEVICE: the texts of 8 prompts, one a line, as JSON strings.
+# prompts_of NAME: the model's 8 prompts as options of blade, into the array `options`.
+prompts_of() {
+    local text list=("${prompts_stories[@]}")
+    case $1 in shakespeare*) list=("${prompts_demo[@]}") ;; esac
+    options=()
+    for text in "${list[@]}"; do options+=(-p "$text"); done
+}
+
+# greedy NAME FOLDER PACK DEVICE: how the model goes on from its 8 prompts, a JSON string a line.
 greedy() {
-    local arguments=() text
-    case $1 in
-    shakespeare*) for text in "${prompts_demo[@]}"; do arguments+=(-p "$text"); done ;;
-    *) for text in "${prompts_stories[@]}"; do arguments+=(-p "$text"); done ;;
-    esac
-    kit_run blade generate "$2" --pack "$3" --device "$4" "${arguments[@]}" -n "$tokens" --temperature 0 --json \
+    local options
+    prompts_of "$1"
+    kit_run blade generate "$2" --pack "$3" --device "$4" "${options[@]}" -n "$tokens" --temperature 0 --json \
         --max-model-len 256 --max-num-seqs 8 | sed -nE 's/.*"text": ?("([^"\\]|\\.)*").*/\1/p'
+}
+
+# logits FOLDER PACK DEVICE OPTION...: of all tokens of sequences of ids; a line a sequence, without its number.
+logits() {
+    local folder=$1 pack=$2 where=$3
+    shift 3
+    kit_run blade logits "$folder" --pack "$pack" --device "$where" --all --max-model-len 256 "$@" |
+        sed 's/"index": *[0-9]*, *//'
+}
+
+# ids_of FILE: its lines as options of blade logits, into the array `options`.
+ids_of() {
+    local ids
+    options=()
+    while read -r ids; do options+=(--ids "$ids"); done <"$1"
 }

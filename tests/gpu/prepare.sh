@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#targets[@]} -gt 0 ] || targets=(sm_90a)
 . tests/gpu/common.sh
-for program in bladegen blade run_cases bench_kernels; do
+for program in bladegen blade run_cases bench_kernels compare_logits; do
     if [ ! -x "$build/bin/$program" ]; then
         say "$build/bin/$program is not built: cmake --preset release && cmake --build --preset release"
         exit 2
@@ -38,7 +38,7 @@ done
 programs() {
     rm -rf "$kit/bin" "$kit/lib"
     mkdir -p "$kit/bin" "$kit/lib" "$kit/models"
-    cp "$build/bin/blade" "$build/bin/run_cases" "$build/bin/bench_kernels" "$kit/bin/"
+    cp "$build"/bin/{blade,run_cases,bench_kernels,compare_logits} "$kit/bin/"
     ldd "$kit"/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
         grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' | while read -r library; do
         cp -L "$library" "$kit/lib/"
@@ -55,6 +55,21 @@ samples() { # target
         -o "$kit/samples-${1//:/-}.pack"
 }
 
+# The host's logits of four prompts and what it makes of them, with their ids.
+host_logits() { # name folder pack files
+    local options i text more
+    prompts_of "$1"
+    for i in 0 1 2 3; do
+        text=${options[$((2 * i + 1))]}
+        more=$(sed -n "$((i + 1))p" "$4.texts")
+        more=$(printf '%b' "${more:1:-1}")
+        kit_run blade tokenize "$2" "$text$more" --json | sed -E 's/.*"token_ids": ?\[([^]]*)\].*/\1/; s/ //g'
+    done >"$4.ids"
+    ids_of "$4.ids"
+    logits "$2" "$3" host "${options[@]}" >"$4.logits"
+    [ "$(wc -l <"$4.logits")" -eq 4 ] || { say "$1: the host gave no logits"; exit 1; }
+}
+
 # A pack for the host and the targets, and what the host makes of the prompts.
 model() { # name folder weights
     local pack="$kit/$1-$3.pack" list=(--target host) target
@@ -62,6 +77,7 @@ model() { # name folder weights
     "$build/bin/bladegen" build "$2" "${list[@]}" --weights "$3" --kernels "$build/gpu-kernels" -o "$pack"
     greedy "$1" "$2" "$pack" host >"$kit/$1-$3.texts"
     [ "$(wc -l <"$kit/$1-$3.texts")" -eq 8 ] || { say "$1 $3: the host did not continue the 8 prompts"; exit 1; }
+    host_logits "$1" "$2" "$pack" "${pack%.pack}"
 }
 
 programs
