@@ -124,6 +124,20 @@ static void fix_matrices(Assign *a)
     }
 }
 
+static Ref largest_left(const Assign *a) /* the first of them; 0 when none is left */
+{
+    int64_t most = 0;
+    Ref found = 0;
+    for (Ref r = 1; r < (Ref)a->k->ins.len; r++) {
+        Type t = type_of(a->k, r);
+        if (a->fixed[r] || !is_tile(a, r) || (int64_t)t.rows * t.cols <= most)
+            continue;
+        most = (int64_t)t.rows * t.cols;
+        found = r;
+    }
+    return found;
+}
+
 void assign_layouts(Lower *l)
 {
     const Kernel *k = l->k;
@@ -133,20 +147,6 @@ void assign_layouts(Lower *l)
             fix(&a, r, layout_scalar(l->shape));
     fix_matrices(&a);
     settle(&a);
-    for (;;) { /* the largest tiles that are left */
-        int64_t most = 0;
-        for (Ref r = 1; r < (Ref)k->ins.len; r++) {
-            Type t = type_of(k, r);
-            if (is_tile(&a, r) && !a.fixed[r])
-                most = MAX(most, (int64_t)t.rows * t.cols);
-        }
-        if (!most)
-            return;
-        for (Ref r = 1; r < (Ref)k->ins.len; r++) {
-            Type t = type_of(k, r);
-            if (is_tile(&a, r) && !a.fixed[r] && (int64_t)t.rows * t.cols == most)
-                fix(&a, r, layout_flat(l->shape, t.rows, t.cols, 2));
-        }
-        settle(&a);
-    }
+    for (Ref r; (r = largest_left(&a)); settle(&a))
+        fix(&a, r, layout_flat(l->shape, type_of(k, r).rows, type_of(k, r).cols, 2));
 }

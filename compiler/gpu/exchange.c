@@ -488,13 +488,15 @@ static void reduce_bits(Reduction *s, int from, int to, int where) /* downwards 
     reduce_bit(s, (Bit){0}, where);
 }
 
-/* Sums of floats have one order, whatever the layout: neighbours, then halving: element i meets i + n/2, then n/4, ...
- * (Neighbours first, since they share a thread.) What is the same in any order starts where it costs least. */
+/* Sums of floats have one order, whatever the layout: along columns neighbours first, since they share a thread; then
+ * halving: element i meets i + n/2, then n/4, ... What is the same in any order starts where it costs least. */
 static void reduce_axis(Reduction *s)
 {
     if (s->ins->a == REDUCE_ADD && dtype_is_float(s->elem)) {
-        reduce_bits(s, 0, 0, ANYWHERE);
-        reduce_bits(s, 15, 1, ANYWHERE);
+        bool rows = s->ins->b == 0;
+        if (!rows)
+            reduce_bits(s, 0, 0, ANYWHERE);
+        reduce_bits(s, 15, rows ? 0 : 1, ANYWHERE);
         return;
     }
     for (int where = IN_REG; where <= IN_WARP; where *= 2)
