@@ -263,6 +263,32 @@ static void fills_are_those_of_the_host(void **state)
     host->ops->close(host);
 }
 
+static void rows_are_zeroed_and_nothing_else(void **state)
+{
+    (void)state;
+    enum { N = 4096 };
+    static const struct {
+        size_t at, width, pitch, rows;
+    } cases[] = {{0, 16, 16, 1}, {100, 7, 300, 5}, {64, 64, 64, 10}, {4095, 1, 1, 1}, {0, 4096, 4096, 1}, {5, 3, 9, 0}};
+    Device *d = open_device();
+    Err err = {0};
+    uint8_t bytes[N], got[N];
+    memset(bytes, 0xA5, N);
+    void *p = d->ops->alloc(d, N, DEVICE_LOCAL, &err);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        d->ops->copy_in(d, p, bytes, N);
+        d->ops->zero_rows(d, (char *)p + cases[i].at, cases[i].width, cases[i].pitch, cases[i].rows);
+        d->ops->copy_out(d, got, p, N);
+        for (size_t k = 0; k < N; k++) {
+            size_t from = k - cases[i].at, row = from / cases[i].pitch;
+            bool zero = k >= cases[i].at && row < cases[i].rows && from % cases[i].pitch < cases[i].width;
+            assert_int_equal(got[k], zero ? 0 : 0xA5);
+        }
+    }
+    d->ops->free(d, p, N);
+    d->ops->close(d);
+}
+
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 /* One step of n tokens in slots 0 .. n-1, logits for all of them. */
@@ -402,7 +428,6 @@ static void unread_logits_stay_on_the_device(void **state)
     model_free(m);
 }
 
-/* The toy adds to the slot: a second run on the same page differs, but for model_zero_page. */
 static void profile_and_limits(void **state)
 {
     (void)state;
@@ -637,6 +662,7 @@ int main(int argc, char **argv)
         TEST(memory_is_zeroed_and_given_back),
         TEST(copies_of_any_size),
         TEST(fills_are_those_of_the_host),
+        TEST(rows_are_zeroed_and_nothing_else),
         TEST(steps_with_graphs),
         TEST(steps_without_graphs),
         TEST(warps_in_reverse),
