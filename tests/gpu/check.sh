@@ -131,6 +131,6 @@ operators
 models
 say "$passed passed, $failed failed"
 mkdir -p "$results"
-report="$results/gpu-$(tr -c 'A-Za-z0-9\n' '-' <<<"$label" | tr -s '-' | sed 's/^-//;s/-$//')-check.txt"
+report="$results/$(report_name check).txt"
 { say "$label"; cat "$work/report"; say "$passed passed, $failed failed"; } >"$report"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

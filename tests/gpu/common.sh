@@ -51,6 +51,11 @@ need_device() {
     label=$why
 }
 
+# report_name WHAT: of a file, from the device's label: "gpu-cuda-0-NVIDIA-H200-bench".
+report_name() {
+    say "gpu-$(tr -cs 'A-Za-z0-9\n' '-' <<<"$label" | sed 's/^-//;s/-$//')-$1"
+}
+
 # The kit's models: "name folder", one a line.
 kit_models() {
     local folder
