@@ -15,5 +15,6 @@ return operator "embedding" {
     { p = { vocab = 50, n = 64, w = "f32" }, sizes = { tokens = 3 } },
     { p = { vocab = 37, n = 100, w = "bf16" }, sizes = { tokens = 5 } },
     { p = { vocab = 37, n = 96, w = "f16" }, sizes = { tokens = 2 } },
+    { p = { vocab = 5, n = 2600, w = "bf16" }, sizes = { tokens = 2 } },
   },
 }

@@ -29,5 +29,6 @@ return operator "layernorm" {
     { p = { n = 256, eps = 1e-5, out = "s8", group = 128, bias = true }, sizes = { tokens = 2 } },
     { p = { n = 172, eps = 1e-5, out = "s8", group = 32, bias = true }, sizes = { tokens = 2 } },
     { p = { n = 256, eps = 1e-5, out = "bf16", group = 64, residual = true }, sizes = { tokens = 2 } },
+    { p = { n = 2050, eps = 1e-5, out = "bf16", residual = true, bias = true }, sizes = { tokens = 2 } },
   },
 }

@@ -33,5 +33,7 @@ return operator "quantize" {
     { p = { n = 96, out = "s8", group = 32, perm = true }, sizes = { tokens = 2 } },
     { p = { n = 108, out = "s8", group = 32, perm = true }, sizes = { tokens = 2 } },
     { p = { n = 160, out = "bf16", group = 32, perm = true }, sizes = { tokens = 2 } },
+    { p = { n = 9000, out = "s8", group = 128 }, sizes = { tokens = 1 } },
+    { p = { n = 17000, out = "s8", group = 17008 }, sizes = { tokens = 1 } },
   },
 }

@@ -25,5 +25,7 @@ return operator "rmsnorm" {
     { p = { n = 172, eps = 1e-5, out = "s8", group = 32 }, sizes = { tokens = 2 } },
     { p = { n = 304, eps = 1e-5, out = "s8", group = 304 }, sizes = { tokens = 1 } },
     { p = { n = 256, eps = 1e-5, out = "bf16", group = 64 }, sizes = { tokens = 2 } },
+    { p = { n = 2600, eps = 1e-5, out = "s8", group = 128, residual = true }, sizes = { tokens = 2 } },
+    { p = { n = 1100, eps = 1e-5, out = "bf16", group = 1100 }, sizes = { tokens = 2 } },
   },
 }

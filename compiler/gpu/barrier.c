@@ -1,6 +1,7 @@
 /* barrier.c - where a block's threads must wait for one another: between two accesses to the same memory, one of them a
  * write, unless every element is touched by the same thread both times. Conservative: views of one memory count as
- * overlapping. Control flow is uniform (gpu.h), so a barrier may stand at any instruction. */
+ * overlapping where constants do not tell otherwise. Control flow is uniform (gpu.h), so a barrier may stand at any
+ * instruction. */
 #include "gpu.h"
 
 #include <stdlib.h>
@@ -25,6 +26,14 @@ static bool add_access(Pending *p, Touch a)
     return true;
 }
 
+static bool same_coordinate(const Kernel *k, Ref a, Ref b)
+{
+    int64_t x, y;
+    if (ir_const_value(k, a, &x) && ir_const_value(k, b, &y))
+        return x == y;
+    return a == b && ir_at(k, a)->op != OP_FRAG;
+}
+
 static bool same_place(const Lower *l, Touch a, Touch b)
 {
     const Ins *x = ir_at(l->k, a.view), *y = ir_at(l->k, b.view);
@@ -32,15 +41,41 @@ static bool same_place(const Lower *l, Touch a, Touch b)
         x->type.cols != y->type.cols)
         return false;
     for (int n = 0; n < x->nargs; n++)
-        if (x->arg[n] != y->arg[n] || ir_at(l->k, x->arg[n])->op == OP_FRAG)
+        if (!same_coordinate(l->k, x->arg[n], y->arg[n]))
             return false;
     const Layout *p = &l->val[a.value].layout, *q = &l->val[b.value].layout;
     return layout_same_threads(p, q) && !layout_replicated(p);
 }
 
+/* Places along dimension d of what a view covers, if they are known: [*from, *to). */
+static bool known_range(const Kernel *k, const Ins *view, int d, int64_t *from, int64_t *to)
+{
+    int behind = view->nargs - 2 - d; /* dimensions after this one */
+    bool turned = view->a & VIEW_TRANSPOSED;
+    int rows = turned ? view->type.cols : view->type.rows, cols = turned ? view->type.rows : view->type.cols;
+    if (!ir_const_value(k, view->arg[d + 1], from))
+        return false;
+    *to = *from + (behind == 0 ? cols : behind == 1 ? rows : 1);
+    return true;
+}
+
+/* Two views of one memory that never overlap, in whatever turn of a loop. */
+static bool disjoint(const Lower *l, Touch a, Touch b)
+{
+    const Ins *x = ir_at(l->k, a.view), *y = ir_at(l->k, b.view);
+    int64_t x0, x1, y0, y1;
+    if (!a.value || !b.value)
+        return false;
+    for (int d = 0; d < x->nargs - 1; d++)
+        if (known_range(l->k, x, d, &x0, &x1) && known_range(l->k, y, d, &y0, &y1) && (x1 <= y0 || y1 <= x0))
+            return true;
+    return false;
+}
+
 static bool conflict(const Lower *l, Touch a, Touch b)
 {
-    return (a.write || b.write) && ir_at(l->k, a.view)->arg[0] == ir_at(l->k, b.view)->arg[0] && !same_place(l, a, b);
+    return (a.write || b.write) && ir_at(l->k, a.view)->arg[0] == ir_at(l->k, b.view)->arg[0] && !same_place(l, a, b) &&
+           !disjoint(l, a, b);
 }
 
 static int accesses_of(const Lower *l, Ref r, Touch out[3])

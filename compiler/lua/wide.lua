@@ -119,3 +119,17 @@ function emit_wide(k, a, p, w, y)
     emit_groups(k, a, p, w, y)
   end
 end
+
+-- ---- norms (norm.lua) ------------------------------------------------------------------------------------------------
+
+-- The pieces of the rows that are normed: x, to which the residual is added, and which is stored back then. All loads are
+-- under way before the first store.
+function norm_rows_in(k, a, p, w, from)
+  local function load(m, row) return wide_map(w, function(_, j) return k:load(m, { row, j }, w.rows, w.n) end) end
+  local x, residual = load(a.x, from), p.residual and load(a.residual, w.row)
+  return not residual and x or wide_map(w, function(i, j)
+    local sum = x[i] + residual[i]
+    k:store(a.x, { w.row, j }, sum)
+    return sum
+  end)
+end

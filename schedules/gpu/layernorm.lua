@@ -6,14 +6,8 @@ return schedule "layernorm" {
   local w = k:wide_rows(p, s, norm_rows(p), p.gather)
   local from = p.gather and k:load(a[norm_row_list(p)], { w.row }) or w.row
 
-  local x = wide_map(w, function(_, j)
-    local x = k:load(a.x, { from, j }, w.rows, w.n)
-    if p.residual then
-      x = x + k:load(a.residual, { w.row, j }, w.rows, w.n)
-      k:store(a.x, { w.row, j }, x)
-    end
-    return x
-  end)
+  local x = norm_rows_in(k, a, p, w, from)
+  local weight = wide_map(w, function(_, j) return k:load(a.w, { j }, 1, w.n) end) -- under way while the row is summed
   local mean = wide_sum(w, x) / p.n
   local d = wide_map(w, function(i, j)
     local d = x[i] - mean
@@ -24,7 +18,7 @@ return schedule "layernorm" {
   local scale = 1.0 / (square:reduce("add", "cols", w.n) / p.n + p.eps):sqrt()
 
   emit_wide(k, a, p, w, wide_map(w, function(i, j)
-    local y = d[i] * scale * k:load(a.w, { j }, 1, w.n)
+    local y = d[i] * scale * weight[i]
     return p.bias and y + k:load(a.b, { j }, 1, w.n) or y
   end))
 end)
