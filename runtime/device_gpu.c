@@ -95,7 +95,7 @@ static bool sync_gpu(Device *d, Err *err)
     Gpu *g = (Gpu *)d;
     enter(g);
     if (g->stream)
-        note(g, g->call->stream_wait(g->stream), "running a step", "");
+        note(g, g->call->stream_wait(g->stream), "waiting for its kernels", "");
     if (g->failed && err)
         *err = g->failure;
     return !g->failed;

@@ -104,7 +104,7 @@ class Fails(Case):
     def check(self, device, names):
         for what, parts in (("alloc", ("allocating", "--kv-cache-memory", names[0])),
                             ("launch", ("launching ", "start it again", names[1])),
-                            ("sync", ("running a step", "start it again", names[2])),
+                            ("sync", ("waiting for its kernels", "start it again", names[2])),
                             ("lost", ("launching ", "start it again", names[3]))):
             for n in ("1", "3"):
                 with self.subTest(fail=f"{what}:{n}"):

@@ -608,7 +608,7 @@ static void every_failure_is_told(void **state)
     } rows[] = {
         {"alloc", {"allocating", "MiB", "--kv-cache-memory"}},
         {"launch", {"(SIMT", "launching ", "start it again"}},
-        {"sync", {"(SIMT", "running a step", "start it again"}},
+        {"sync", {"(SIMT", "waiting for its kernels", "start it again"}},
         {"graph", {"(SIMT", "launching a graph", "start it again"}},
         {"lost", {"(SIMT", "launching ", "start it again"}},
     };
