@@ -66,6 +66,64 @@ local function q_value(p, t, row, head, d)
   return t.q:get(row, head, d)
 end
 
+-- Long sequences, on GPUs (p.split: rooms for segments): while segments of all tiles fit there, each is a block's own; it
+-- leaves partial [split, heads, head_dim], sums of weights times v, and stats [split, heads, 2], the highest score and the
+-- sum of weights, in room tile * attention_segments + segment, for attention_combine. Else y is complete.
+function attention_segments(k, p)
+  local per = p.segment // p.page
+  return (k:size("table_width") + (per - 1)) // per
+end
+
+function attention_spread(k, p) return (k:size(p.tiles) * attention_segments(k, p)):le(p.split) end
+
+function attention_rooms(p, access)
+  return { argument("partial", "f32", { p.split, p.heads, round_up(p.head_dim, 16) }, access),
+           argument("stats", "f32", { p.split, p.heads, 2 }, access) }
+end
+
+local function are_spread(p, sizes)
+  local segments = ceil_div(sizes.table_width * p.page, p.segment)
+  return kv_in_runs(p) and p.split and sizes[p.tiles] * segments <= p.split, segments
+end
+
+-- What a block leaves of positions from .. to of a row and head.
+local function leave(p, t, room, row, head, seq, from, to)
+  local score, top, kv = {}, -math.huge, head // (p.heads // p.kv_heads)
+  for i = from, to do
+    local page, sum = math.tointeger(t.block_table:get(seq, i // p.page)), 0
+    for d = 0, p.head_dim - 1 do sum = sum + q_value(p, t, row, head, d) * k_value(p, t, page, kv, d, i % p.page) end
+    score[i], top = sum, math.max(top, sum)
+  end
+  local total = 0
+  for i = from, to do
+    score[i] = math.exp(score[i] - top)
+    total = total + score[i]
+  end
+  t.stats:set(top, room, head, 0)
+  t.stats:set(total, room, head, 1)
+  for d = 0, p.head_dim - 1 do
+    local sum = 0
+    for i = from, to do
+      sum = sum + score[i] * v_value(p, t, math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
+    end
+    t.partial:set(sum, room, head, d)
+  end
+end
+
+local function reference_spread(p, t, sizes, segments)
+  for tile = 0, sizes[p.tiles] - 1 do
+    local row, seq = math.tointeger(t.tiles:get(tile, 0)), math.tointeger(t.tiles:get(tile, 2))
+    local position = math.tointeger(t.positions:get(row))
+    local start = p.window and p.window > 0 and math.max(0, position - p.window + 1) or 0
+    for segment = start // p.segment, position // p.segment do
+      for head = 0, p.heads - 1 do
+        leave(p, t, tile * segments + segment, row, head, seq, math.max(start, segment * p.segment),
+              math.min(position, (segment + 1) * p.segment - 1))
+      end
+    end
+  end
+end
+
 return operator "attention" {
   doc = "causal attention over a paged KV cache, prefill and decode",
   args = function(p)
@@ -76,6 +134,7 @@ return operator "attention" {
       argument("block_table", "s32", { "seqs", "table_width" }),
       activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out"),
     } do list[#list + 1] = d end
+    for _, d in ipairs(kv_in_runs(p) and p.split and attention_rooms(p, "out") or {}) do list[#list + 1] = d end
     return list
   end,
   numerics = function(p) return { tree = 16, segment = p.segment } end,
@@ -102,6 +161,8 @@ return operator "attention" {
     end
   end,
   reference = function(p, t, sizes)
+    local spread, segments = are_spread(p, sizes)
+    if spread then return reference_spread(p, t, sizes, segments) end
     local group = p.heads // p.kv_heads
     for tile = 0, sizes[p.tiles] - 1 do
       local first, count, seq = t.tiles:get(tile, 0), t.tiles:get(tile, 1), math.tointeger(t.tiles:get(tile, 2))
@@ -179,6 +240,12 @@ return operator "attention" {
       sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
     { p = { heads = 8, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", out = "bf16" },
       sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 6, kv_pages = 12 } },
+    { p = { heads = 8, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 12 },
+      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 7, kv_pages = 21 } },
+    { p = { heads = 2, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 8,
+            window = 70 }, sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 8, kv_pages = 16 } },
+    { p = { heads = 4, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 3 },
+      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 4, kv_pages = 8 } },
     { p = { heads = 4, kv_heads = 1, head_dim = 80, page = 32, segment = 64, kv = "bf16", tile = 8, tiles = "prefill_tiles", window = 50 },
       sizes = { tokens = 13, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 } },
     { p = { heads = 2, kv_heads = 1, head_dim = 256, page = 32, segment = 64, kv = "bf16", tile = 16, tiles = "prefill_tiles", out = "bf16" },

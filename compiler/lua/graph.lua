@@ -83,13 +83,7 @@ end
 
 -- ---- pieces of emission ---------------------------------------------------------------------------------------------
 
-local function concat(...)
-  local all = {}
-  for _, list in ipairs { ... } do
-    for _, item in ipairs(list) do all[#all + 1] = item end
-  end
-  return all
-end
+local concat = concat_lists
 
 -- Activations for the arguments of a record that follow the first `count`.
 local function fresh_outputs(self, record, count)
@@ -150,6 +144,56 @@ function Graph:form(node, w, perm)
   return node.forms[key]
 end
 
+-- Elements of K a piece, where a matmul of few rows has too few columns to fill a GPU and K must be shared out as well;
+-- nil: K stays whole.
+local function cut_of(p)
+  local f = weight_formats[p.w]
+  if not target.gpu or not f.run or p.over or p.k < 512 or p.n > 8192 or (p.group and p.group > 256) then return end
+  local cut = 256
+  while cut * 2 <= math.min(p.k // 4, 2048) do cut = cut * 2 end
+  return cut
+end
+
+-- Buckets of few rows compute pieces of a cut K side by side and add them up; the others do so in one launch, with the
+-- same bits.
+local most_rows_in_parts = 32
+
+function Graph:launch_matmul(p, args, y)
+  local plan = self.plan
+  p.cut = cut_of(p)
+  y = y or plan:activation(build("matmul", p, nil, 0).args[#args + 1])
+  if not p.cut then
+    plan:launch("step", function(bucket) return build("matmul", p, nil, bucket) end, concat(args, { y }))
+    return y
+  end
+  local part, merge = { part = true }, build("matmul_merge", { n = p.n, k = p.k, group = p.group, cut = p.cut, act = p.act, bias = p.bias,
+                                                               residual = p.residual })
+  for key, value in pairs(p) do
+    if key ~= "residual" and key ~= "bias" then part[key] = value end
+  end
+  local inputs, biases, parts = {}, {}, {}
+  for i, d in ipairs(build("matmul", p, nil, 0).args) do
+    if i <= #args then table.insert(d.name:find("^bias") and biases or inputs, args[i]) end
+  end
+  local first = build("matmul", part, nil, 1).args
+  for i = #inputs + 1, #first do parts[#parts + 1] = plan:activation(first[i]) end
+  local merged = {}
+  for i, id in ipairs(parts) do
+    merged[#merged + 1] = id
+    merged[#merged + 1] = biases[i]
+  end
+  for _, step in ipairs(plan.steps) do
+    if step.max_tokens > 0 and step.max_tokens <= most_rows_in_parts then
+      plan:launch_at(step, build("matmul", part, nil, step.max_tokens), concat(inputs, parts))
+      plan:launch_at(step, merge, concat(merged, { y }))
+    else
+      plan:launch_at(step, build("matmul", p, nil, step.max_tokens), concat(args, { y }))
+    end
+  end
+  for _, id in ipairs(parts) do plan:release(id) end
+  return y
+end
+
 -- One matmul over the weights of `nodes` side by side; `pair`: a second linear for silu(first) * second; `into`: a
 -- buffer that the result is added to. Returns the buffer of the result and the first column of each part.
 function Graph:emit_matmul(nodes, pair, into)
@@ -177,9 +221,7 @@ function Graph:emit_matmul(nodes, pair, into)
   end
   local args = concat(self:form(x, first.p, first.perm), weights)
   local y = into or nodes[1].output
-  local function record(bucket) return build("matmul", p, nil, bucket) end
-  y = y or plan:activation(record(0).args[#args + 1])
-  plan:launch("step", record, concat(args, { y }))
+  y = self:launch_matmul(p, args, y)
   self.formats = self.formats or {}
   self.formats[first.p.w] = (self.formats[first.p.w] or 0) + 2 * n * x.n
   for _ = 1, #nodes + (pair and 1 or 0) do used(self, x) end
@@ -212,6 +254,11 @@ local function prefill_tile(p)
     rows = 32
   end
   return power_of_two_divisor(1 << 20, math.max(1, rows // group))
+end
+
+-- Rooms for segments that blocks compute apart (templates/attention.lua): up to 2048, in 32 MiB.
+local function attention_split(p)
+  return math.min(2048, (32 << 20) // (4 * p.heads * round_up(p.head_dim, 16)))
 end
 
 function Graph:emit_attention(node, out)
@@ -248,10 +295,20 @@ function Graph:emit_attention(node, out)
   plan.prefill_tile = tile
   local y
   for _, kind in ipairs { { tile = 1, tiles = "decode_tiles" }, { tile = tile, tiles = "prefill_tiles" } } do
-    local record = build("attention", with { tile = kind.tile, tiles = kind.tiles, window = p.window, segment = attention_segment, out = out })
-    y = y or plan:activation(record.args[#record.args])
+    local split = kind.tile == 1 and kv_in_runs(heads) and attention_split(heads) or nil
+    local what = with { tile = kind.tile, tiles = kind.tiles, window = p.window, segment = attention_segment, out = out, split = split }
+    local record = build("attention", what)
+    y = y or plan:activation(record.args[#record.args - (split and 2 or 0)])
+    local rooms = {}
+    for i = 1, split and 2 or 0 do rooms[i] = plan:activation(record.args[#record.args - 2 + i]) end
     plan:launch("step", record, concat({ query }, pages,
-                                       { plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y }))
+                                       { plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y }, rooms))
+    if split then
+      local merged = { heads = p.heads, head_dim = p.head_dim, page = page_tokens, segment = attention_segment, split = split,
+                       tiles = kind.tiles, window = p.window, out = out }
+      plan:launch("step", build("attention_combine", merged), concat(rooms, { plan:input("positions"), plan:input(kind.tiles), y }))
+      for _, id in ipairs(rooms) do plan:release(id) end
+    end
   end
   plan:release(query)
   return y

@@ -46,126 +46,149 @@ return schedule "attention" {
   if D > 128 then k:accepts { "spills", "stack" } end -- outputs alone are 128 registers
   local parks, stages = fit(p, s)
   k:warps(row_warps(p, s.warps), 1)
-  k:tiles(p.tiles, p.kv_heads)
+  if p.split then k:tiles(p.tiles, p.kv_heads, { size = "table_width", div = p.segment // P }) else k:tiles(p.tiles, p.kv_heads) end
   local tile, head = k:block(0), k:block(1)
   local first, count, seq = k:load(a.tiles, { tile, 0 }), k:load(a.tiles, { tile, 1 }), k:load(a.tiles, { tile, 2 })
   local low = k:load(a.positions, { first })
   local high = low + (count - 1) -- the tokens of a tile follow one another
   local position = T == 1 and low or low + k:row(R) % T -- rows past the tile's end see what they like; nobody sees them
 
+  -- the turns of this block: from the first that anyone sees, or those of its segment
+  local per_segment, last_page = p.segment // B, high:cast("s64") // P
+  local start = p.window and (low - (p.window - 1)):max(0):cast("s64") // B or k:const("s64", 0)
+  local stop, spread, segment = high:cast("s64") // B + 1, nil, nil
+  if p.split then
+    segment, spread = k:block(2), attention_spread(k, p)
+    stop = k:select(spread, ((segment + 1) * per_segment):min(stop), k:select(segment:eq(0), stop, k:const("s64", 0)))
+    start = k:select(spread, (segment * per_segment):max(start), start)
+  end
+
   -- Strips of columns, and a tile on chip through which they go between memory and the layouts of matrix units.
-  local strips, elem = {}, p.out or "f32"
+  local strips, elem, held = {}, p.out or "f32", registers_hold(D)
   for c = 0, W - 1, 64 do strips[#strips + 1] = { c, math.min(64, W - c) } end
   local function tile_of(kind) return k:shared(kind, { R, math.min(64, W) }, { pitch = staged_pitch(math.min(64, W), kind) }) end
   local staged = tile_of(elem)
-
-  -- queries: strips in registers, else all of them on chip
-  local q, held = {}, registers_hold(D)
   local tile_q = not held and k:shared("bf16", { R, D }) or T > 1 and (elem == "bf16" and staged or tile_of("bf16"))
-  for _, strip in ipairs(strips) do
-    local c, n = strip[1], math.min(strip[2], D - strip[1])
-    if T == 1 then
-      q[c] = k:load(a.q, { first, head * G, c }, G, n)
-      if not held then k:store(tile_q, { 0, c }, q[c]) end
-    else
-      for g = 0, G - 1 do
-        k:store(tile_q, { g * T, held and 0 or c }, k:load(a.q, { first, (head * G + g) * D + c }, T, n))
-      end
-      if held then q[c] = k:load(tile_q, { 0, 0 }, R, n) end
-    end
-  end
-
-  -- outputs: of the segment (out), and of all before it (Out)
-  local out, Out, parked = {}, {}, parks and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
-  local function segments(c, n) -- outputs of the segments before, and what changes them
-    if parked then return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end end
-    Out[c] = Out[c] or k:frag("f32", R, n, "acc")
-    return Out[c], function(v) Out[c]:set(v) end
-  end
-  local top, Top = k:frag("f32", R, 1):set(LOWEST), k:frag("f32", R, 1):set(LOWEST)
-  local sum, Sum = k:frag("f32", R, 16, "acc"):set(0), k:frag("f32", R, 1):set(0) -- every column of sum is the same
-  for _, strip in ipairs(strips) do
-    local c, n = table.unpack(strip)
-    out[c] = k:frag("f32", R, n, "acc"):set(0)
-    local _, set = segments(c, n)
-    set(k:const("f32", 0))
-  end
-
-  -- A segment is over: its sums join those before it, and the next one begins.
-  local function merge()
-    local new = Top:max(top)
-    local old_part, part = (Top - new):exp(), (top - new):exp()
-    Top:set(new)
-    Sum:set(k:fma(Sum, old_part, sum:highest() * part))
-    for _, strip in ipairs(strips) do
-      local c, n = table.unpack(strip)
-      local before, set = segments(c, n)
-      set(k:fma(before, old_part, out[c] * part))
-      out[c]:set(0)
-    end
-    top:set(LOWEST)
-    sum:set(0)
-  end
-
+  local parked = parks and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
   local keys, values = k:shared("bf16", { B, D }), k:shared("bf16", { B, W }, { panel = P, wide = 16 })
   local ones = k:shared("bf16", { P, 16 }, { panel = P, wide = 16 }) -- weights times these are their sums
-  k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
-  local start = p.window and (low - (p.window - 1)):max(0):cast("s64") // B or k:const("s64", 0) -- first turn anyone sees
-  local last_page, turns, per_segment = high:cast("s64") // P, high:cast("s64") // B + 1, p.segment // B
-  k:pipelined(start, turns, 1, { stages = stages }, function(i)
-    for j = 0, TURN - 1 do
-      local page = k:load(a.block_table, { seq, (i * TURN + j):min(last_page) })
-      k:copy(k:view(keys, { j * P, 0 }, P, D), k:view(a.k_pages, { page, head, 0, 0 }, P, D))
-      k:copy(k:view(values, { j * P, 0 }, P, W), k:view(a.v_pages, { page, head, 0, 0 }, P, W))
-    end
-    k:when((i % per_segment):eq(0), merge)
-    local base, score = (i * B):cast("s32"), {}
-    for j = 0, TURN - 1 do
-      score[j] = k:frag("f32", R, P, "acc"):set(0)
-      local function add(c, n, x) k:gemm(score[j], x, k:view(keys, { j * P, c }, n, P, { transposed = true })) end
-      if not held then add(0, D, k:view(tile_q, { 0, 0 }, R, D)) end
-      for _, strip in ipairs(held and strips or {}) do add(strip[1], q[strip[1]].cols, q[strip[1]]) end
-    end
-    local partly = (base + (B - 1)):gt(low)
-    if p.window then partly = partly | base:le(high - p.window) end
-    k:when(partly, function()
-      for j = 0, TURN - 1 do
-        local here = k:col(P) + (base + j * P)
-        local seen = here:le(position)
-        if p.window then seen = seen & here:gt(position - p.window) end
-        score[j]:set(k:select(seen, score[j], -math.huge))
+
+  local function run()
+    -- queries: strips in registers, else all of them on chip
+    local q = {}
+    for _, strip in ipairs(strips) do
+      local c, n = strip[1], math.min(strip[2], D - strip[1])
+      if T == 1 then
+        q[c] = k:load(a.q, { first, head * G, c }, G, n)
+        if not held then k:store(tile_q, { 0, c }, q[c]) end
+      else
+        for g = 0, G - 1 do
+          k:store(tile_q, { g * T, held and 0 or c }, k:load(a.q, { first, (head * G + g) * D + c }, T, n))
+        end
+        if held then q[c] = k:load(tile_q, { 0, 0 }, R, n) end
       end
-    end)
-    local highest = score[0]
-    for j = 1, TURN - 1 do highest = highest:max(score[j]) end
-    local new = top:max(highest:highest())
-    local shrink, weights = (top - new):exp(), {}
-    top:set(new)
-    for j = 0, TURN - 1 do weights[j] = (score[j] - new):exp():cast("bf16") end
-    sum:set(sum * shrink)
-    for j = 0, TURN - 1 do k:gemm(sum, weights[j], k:view(ones, { 0, 0 }, P, 16)) end
+    end
+
+    -- outputs: of the segment (out), and of all before it (Out)
+    local out, Out = {}, {}
+    local function segments(c, n) -- outputs of the segments before, and what changes them
+      if parked then return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end end
+      Out[c] = Out[c] or k:frag("f32", R, n, "acc")
+      return Out[c], function(v) Out[c]:set(v) end
+    end
+    local top, Top = k:frag("f32", R, 1):set(LOWEST), k:frag("f32", R, 1):set(LOWEST)
+    local sum, Sum = k:frag("f32", R, 16, "acc"):set(0), k:frag("f32", R, 1):set(0) -- every column of sum is the same
     for _, strip in ipairs(strips) do
       local c, n = table.unpack(strip)
-      out[c]:set(out[c] * shrink)
-      for j = 0, TURN - 1 do k:gemm(out[c], weights[j], k:view(values, { j * P, c }, P, n)) end
+      out[c] = k:frag("f32", R, n, "acc"):set(0)
+      local _, set = segments(c, n)
+      set(k:const("f32", 0))
     end
-  end)
-  merge()
 
-  -- through on-chip memory, so that a token's columns are stored side by side
-  local scale = 1.0 / Sum
-  for _, strip in ipairs(strips) do
-    local c, n = table.unpack(strip)
-    k:store(staged, { 0, 0 }, ((segments(c, n)) * scale):cast(elem))
-    n = math.min(n, D - c)
-    local function store(row, t, rows)
-      for g = 0, G - 1 do k:store(a.y, { row, (head * G + g) * D + c }, k:load(staged, { t + g * T, 0 }, rows, n)) end
+    -- A segment is over: its sums join those before it, and the next one begins.
+    local function merge()
+      local new = Top:max(top)
+      local old_part, part = (Top - new):exp(), (top - new):exp()
+      Top:set(new)
+      Sum:set(k:fma(Sum, old_part, sum:highest() * part))
+      for _, strip in ipairs(strips) do
+        local c, n = table.unpack(strip)
+        local before, set = segments(c, n)
+        set(k:fma(before, old_part, out[c] * part))
+        out[c]:set(0)
+      end
+      top:set(LOWEST)
+      sum:set(0)
     end
-    if T == 1 then
-      store(first, 0, 1)
-    else
-      k:when(count:eq(T), function() store(first, 0, T) end,
-             function() k:range(0, count:cast("s64"), 1, function(t) store(first + t:cast("s32"), t, 1) end) end)
+
+    k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
+    k:pipelined(start, stop, 1, { stages = stages }, function(i)
+      for j = 0, TURN - 1 do
+        local page = k:load(a.block_table, { seq, (i * TURN + j):min(last_page) })
+        k:copy(k:view(keys, { j * P, 0 }, P, D), k:view(a.k_pages, { page, head, 0, 0 }, P, D))
+        k:copy(k:view(values, { j * P, 0 }, P, W), k:view(a.v_pages, { page, head, 0, 0 }, P, W))
+      end
+      k:when((i % per_segment):eq(0), merge)
+      local base, score = (i * B):cast("s32"), {}
+      for j = 0, TURN - 1 do
+        score[j] = k:frag("f32", R, P, "acc"):set(0)
+        local function add(c, n, x) k:gemm(score[j], x, k:view(keys, { j * P, c }, n, P, { transposed = true })) end
+        if not held then add(0, D, k:view(tile_q, { 0, 0 }, R, D)) end
+        for _, strip in ipairs(held and strips or {}) do add(strip[1], q[strip[1]].cols, q[strip[1]]) end
+      end
+      local partly = (base + (B - 1)):gt(low)
+      if p.window then partly = partly | base:le(high - p.window) end
+      k:when(partly, function()
+        for j = 0, TURN - 1 do
+          local here = k:col(P) + (base + j * P)
+          local seen = here:le(position)
+          if p.window then seen = seen & here:gt(position - p.window) end
+          score[j]:set(k:select(seen, score[j], -math.huge))
+        end
+      end)
+      local highest = score[0]
+      for j = 1, TURN - 1 do highest = highest:max(score[j]) end
+      local new = top:max(highest:highest())
+      local shrink, weights = (top - new):exp(), {}
+      top:set(new)
+      for j = 0, TURN - 1 do weights[j] = (score[j] - new):exp():cast("bf16") end
+      sum:set(sum * shrink)
+      for j = 0, TURN - 1 do k:gemm(sum, weights[j], k:view(ones, { 0, 0 }, P, 16)) end
+      for _, strip in ipairs(strips) do
+        local c, n = table.unpack(strip)
+        out[c]:set(out[c] * shrink)
+        for j = 0, TURN - 1 do k:gemm(out[c], weights[j], k:view(values, { j * P, c }, P, n)) end
+      end
+    end)
+    merge()
+
+    -- through on-chip memory, so that a token's columns are stored side by side
+    local function outputs()
+      local scale = 1.0 / Sum
+      for _, strip in ipairs(strips) do
+        local c, n = table.unpack(strip)
+        k:store(staged, { 0, 0 }, ((segments(c, n)) * scale):cast(elem))
+        n = math.min(n, D - c)
+        local function store(row, t, rows)
+          for g = 0, G - 1 do k:store(a.y, { row, (head * G + g) * D + c }, k:load(staged, { t + g * T, 0 }, rows, n)) end
+        end
+        if T == 1 then
+          store(first, 0, 1)
+        else
+          k:when(count:eq(T), function() store(first, 0, T) end,
+                 function() k:range(0, count:cast("s64"), 1, function(t) store(first + t:cast("s32"), t, 1) end) end)
+        end
+      end
     end
+    if not p.split then return outputs() end
+    k:when(spread, function()
+      local slot = tile * attention_segments(k, p) + segment
+      for _, strip in ipairs(strips) do
+        k:store(a.partial, { slot, head * G, strip[1] }, (segments(strip[1], strip[2])))
+      end
+      k:store(a.stats, { slot, head * G, 0 }, Top)
+      k:store(a.stats, { slot, head * G, 1 }, Sum)
+    end, function() k:when(segment:eq(0), outputs) end)
   end
+  if p.split then k:when(start:lt(stop), run) else run() end
 end)
