@@ -3,7 +3,7 @@
 local function pieces(p) -- elements of K a piece, and whether each has scales of its own
   local f = weight_formats[p.w]
   if not f.acc then return 64, false end
-  if p.group <= 256 then return round_up(p.group, panel_unit(p)), true end
+  if p.group <= 256 and p.group < p.k then return round_up(p.group, panel_unit(p)), true end
   return 128, false
 end
 
@@ -13,7 +13,9 @@ return schedule "matmul" {
   -- bucket: most rows of a call
   default = function(p, bucket)
     local rows = (not bucket or bucket == 0) and 64 or bucket > 16 and 32 or 16
-    return { rows = rows, cols = rows > 32 and 64 or 32, warps = rows > 32 and 4 or 2, stages = target.gpu.stages > 1 and 4 or 1 }
+    local many = target.gpu.matrix == "wmma" and 8 or 4
+    return { rows = rows, cols = rows > 32 and 64 or 32, warps = rows > 32 and many or 2,
+             stages = target.gpu.stages > 1 and 4 or 1 }
   end,
   sensible = function(p, s, bucket)
     local row_warps = s.rows >= 64 and 2 or 1
