@@ -5,71 +5,13 @@
 #include "dtype.h"
 #include "object.h"
 #include "simt/guard.h"
-#include "simt/retarget.h"
 #include "simt/simt.h"
+#include "simt_code.h"
 
-#include <llvm-c/Core.h>
-#include <llvm-c/IRReader.h>
-#include <llvm-c/Target.h>
 #include <math.h>
 #include <stdlib.h>
 
 /* ---- running -------------------------------------------------------------------------------------------------- */
-
-static const char nvptx[] =
-    "target datalayout = \"e-i64:64-i128:128-v16:16-v32:32-n16:32:64\"\n"
-    "target triple = \"nvptx64-nvidia-cuda\"\n";
-static const char amdgcn[] =
-    "target datalayout = \"e-p:64:64-p1:64:64-p2:32:32-p3:32:32-p4:64:64-p5:32:32-p6:32:32-p7:160:256:256:32-p8:128:128-"
-    "p9:192:256:256:32-i64:64-v16:16-v24:32-v32:32-v48:64-v96:128-v192:256-v256:256-v512:512-v1024:1024-v2048:2048-n32:64-"
-    "S32-A5-G1-ni:7:8:9\"\n"
-    "target triple = \"amdgcn-amd-amdhsa\"\n";
-
-static LLVMTargetMachineRef host_machine(void)
-{
-    LLVMInitializeX86TargetInfo();
-    LLVMInitializeX86Target();
-    LLVMInitializeX86TargetMC();
-    LLVMInitializeX86AsmPrinter();
-    LLVMTargetRef target;
-    char *message = NULL;
-    if (LLVMGetTargetFromTriple("x86_64-pc-linux-gnu", &target, &message))
-        fail_msg("%s", message);
-    return LLVMCreateTargetMachine(target, "x86_64-pc-linux-gnu", SIMT_HOST, "", LLVMCodeGenLevelDefault, LLVMRelocPIC,
-                                   LLVMCodeModelSmall);
-}
-
-/* An ELF object of a kernel's text; with an edit: the one occurrence of `from` replaced by `to`. */
-static bool compile(const char *head, const char *body, const char *from, const char *to, Buf *object, Err *err)
-{
-    Buf text = {0};
-    const char *at = from ? strstr(body, from) : NULL;
-    assert_true(!from || (at && !strstr(at + 1, from)));
-    buf_puts(&text, head);
-    buf_put(&text, body, at ? (size_t)(at - body) : strlen(body));
-    if (at)
-        buf_printf(&text, "%s%s", to, at + strlen(from));
-    LLVMContextRef context = LLVMContextCreate();
-    LLVMMemoryBufferRef memory = LLVMCreateMemoryBufferWithMemoryRangeCopy(text.data, text.len, "test");
-    LLVMModuleRef module;
-    char *message = NULL;
-    if (LLVMParseIRInContext(context, memory, &module, &message))
-        fail_msg("%s", message);
-    LLVMTargetMachineRef machine = host_machine();
-    LLVMModuleRef native = simt_retarget(module, machine, err);
-    if (native) {
-        if (LLVMTargetMachineEmitToMemoryBuffer(machine, native, LLVMObjectFile, &message, &memory))
-            fail_msg("%s", message);
-        buf_put(object, LLVMGetBufferStart(memory), LLVMGetBufferSize(memory));
-        LLVMDisposeMemoryBuffer(memory);
-        LLVMDisposeModule(native);
-    }
-    LLVMDisposeTargetMachine(machine);
-    LLVMDisposeModule(module);
-    LLVMContextDispose(context);
-    buf_free(&text);
-    return native != NULL;
-}
 
 enum { BUFFER_BYTES = 8192 };
 
@@ -521,6 +463,34 @@ static void signs_of_zeros(void **state)
     gives(&c, want, sizeof want);
 }
 
+/* Of a vector that reaches over the end of the buffer only what is inside is read; a copy into on-chip memory. */
+static const char edges[] =
+    "@shared = external addrspace(3) global [0 x i8], align 128\n"
+    "define ptx_kernel void @kernel(ptr addrspace(1) %x, ptr addrspace(1) %y) {\n"
+    "  %v = call <4 x i32> @llvm.masked.load.v4i32.p1(ptr addrspace(1) %x, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x i32> "
+    "zeroinitializer)\n"
+    "  call void @llvm.masked.store.v4i32.p1(<4 x i32> %v, ptr addrspace(1) %y, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 1>)\n"
+    "  call void @llvm.memcpy.p3.p1.i64(ptr addrspace(3) @shared, ptr addrspace(1) %x, i64 12, i1 false)\n"
+    "  %p = getelementptr i8, ptr addrspace(3) @shared, i32 8\n"
+    "  %w = load i32, ptr addrspace(3) %p, align 4\n"
+    "  %y4 = getelementptr i32, ptr addrspace(1) %y, i32 4\n"
+    "  store i32 %w, ptr addrspace(1) %y4, align 4\n"
+    "  ret void\n"
+    "}\n"
+    "declare <4 x i32> @llvm.masked.load.v4i32.p1(ptr addrspace(1), i32, <4 x i1>, <4 x i32>)\n"
+    "declare void @llvm.masked.store.v4i32.p1(<4 x i32>, ptr addrspace(1), i32, <4 x i1>)\n"
+    "declare void @llvm.memcpy.p3.p1.i64(ptr addrspace(3), ptr addrspace(1), i64, i1)\n";
+
+static void masked_edges(void **state)
+{
+    (void)state;
+    _Alignas(16) static const uint32_t x[4] = {5, 6, 7, 0}, want[5] = {5, 6, 7, 0, 7};
+    Case c = {nvptx, edges, 32, 32, 1, 256, 12, x};
+    gives(&c, want, sizeof want);
+    shows(&c, "%x, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>", "%x, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 1>", want,
+          sizeof want);
+}
+
 static void unknown_instructions(void **state)
 {
     (void)state;
@@ -537,7 +507,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nvidia_exchange), cmocka_unit_test(asynchronous_copies), cmocka_unit_test(nvidia_matrices),
         cmocka_unit_test(amd_exchange),    cmocka_unit_test(amd_wmma),            cmocka_unit_test(divergence),
-        cmocka_unit_test(signs_of_zeros),  cmocka_unit_test(unknown_instructions),
+        cmocka_unit_test(signs_of_zeros),  cmocka_unit_test(masked_edges),        cmocka_unit_test(unknown_instructions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
