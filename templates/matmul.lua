@@ -6,6 +6,16 @@
 -- Quantized weights: W[k,n] = (q[k,n] - z[k/group,n]) * scale[k/group,n]; without zeros, z is 8 or 128.
 -- s8 activations: x[t,k] = q * x_scale[t, k/group], x_sum = sum of q over a group; bf16 activations of w4a16 bring
 -- x_sum of the rounded values. over: "tokens", or "outputs" for the logits.
+-- cut: sums are made of pieces of so many elements of K (whole groups of scales, of 256 elements at most), added in order: where K must be shared
+-- out to fill a GPU. With `part` the pieces themselves are the result, y [pieces, rows, n] (and y2 for the second
+-- matrices), without bias, residual or act; matmul_merge adds them up.
+function matmul_parts(name, p, access)
+  local n = round_up(p.n, 16)
+  return argument(name, "f32", { matmul_pieces(p), p.over or "tokens", n }, access, { pitch = row_pitch(n, "f32") })
+end
+function matmul_pieces(p) return ceil_div(p.k, matmul_cut(p)) end
+function matmul_cut(p) return p.group and p.group < p.cut and p.cut // p.group * p.group or p.cut end
+
 local function sides(p) return p.act == "silu_mul" and { "", "2" } or { "" } end
 
 local function weight(p, t, side, k, n)
@@ -16,6 +26,16 @@ local function weight(p, t, side, k, n)
   local z = p.zeros and t["zero" .. side]:get(g, n) or f.zero
   return (q - z) * t["scale" .. side]:get(g, n)
 end
+
+-- Only GPUs need cuts, and only their schedule knows them.
+local cut_cases = target.gpu and {
+  { p = { n = 48, k = 640, w = "bf16", cut = 256 }, sizes = { tokens = 5 } },
+  { p = { n = 48, k = 640, w = "bf16", cut = 256, part = true }, sizes = { tokens = 5 } },
+  { p = { n = 32, k = 768, w = "w8", group = 128, cut = 256, act = "silu_mul" }, sizes = { tokens = 3 } },
+  { p = { n = 32, k = 768, w = "w8", group = 128, cut = 256, act = "silu_mul", part = true }, sizes = { tokens = 3 } },
+  { p = { n = 48, k = 576, w = "w4", group = 96, cut = 256, zeros = true, residual = true }, sizes = { tokens = 18 } },
+  { p = { n = 48, k = 576, w = "w4", group = 96, cut = 256, zeros = true, part = true }, sizes = { tokens = 18 } },
+} or {}
 
 return operator "matmul" {
   doc = "y = x W for weights in f32, f16, bf16, w8, w4 or w4a16, with bias, residual and SiLU*mul epilogues",
@@ -28,12 +48,14 @@ return operator "matmul" {
       list[#list + 1] = weight_panel("w" .. side, p)
       if f.acc then list[#list + 1] = weight_scale("scale" .. side, p, p.scale or "f32") end
       if p.zeros then list[#list + 1] = weight_scale("zero" .. side, p, "u8") end
-      if p.bias then list[#list + 1] = argument("bias" .. side, "f32", { round_up(p.n, 16) }) end
+      if p.bias and not p.part then list[#list + 1] = argument("bias" .. side, "f32", { round_up(p.n, 16) }) end
     end
+    for _, side in ipairs(p.part and sides(p) or {}) do list[#list + 1] = matmul_parts("y" .. side, p, "out") end
+    if p.part then return list end
     list[#list + 1] = activation("y", rows, p.n, "f32", p.residual and "inout" or "out")
     return list
   end,
-  numerics = function() return {} end,
+  numerics = function(p) return { segment = p.cut } end,
   inputs = function(p, t, sizes, random)
     local f, rows = weight_formats[p.w], sizes[p.over or "tokens"]
     local k, n = round_up(p.k, 16), round_up(p.n, 16)
@@ -49,15 +71,20 @@ return operator "matmul" {
   end,
   reference = function(p, t, sizes)
     local f, rows = weight_formats[p.w], sizes[p.over or "tokens"]
-    local function dot(side, row, n)
+    local function dot(side, row, n, first, last)
       local sum = 0
-      for k = 0, p.k - 1 do
+      for k = first or 0, last or p.k - 1 do
         local x = t.x:get(row, k)
         if f.x == "s8" then x = x * t.x_scale:get(row, k // p.group) end
         sum = sum + x * weight(p, t, side, k, n)
       end
-      return sum + (p.bias and t["bias" .. side]:get(n) or 0)
+      return sum + (p.bias and not p.part and t["bias" .. side]:get(n) or 0)
     end
+    for _, side in ipairs(p.part and sides(p) or {}) do
+      local cut = matmul_cut(p)
+      t["y" .. side]:fill(function(i, row, n) return dot(side, row, n, i * cut, math.min((i + 1) * cut, p.k) - 1) end)
+    end
+    if p.part then return end
     t.y:fill(function(row, n)
       local y = dot("", row, n)
       if p.act == "silu_mul" then y = y / (1 + math.exp(-y)) * dot("2", row, n) end
@@ -89,7 +116,7 @@ return operator "matmul" {
       return { p = small, sizes = { [p.over or "tokens"] = 13 } }
     end,
   },
-  cases = {
+  cases = concat_lists({
     { p = { n = 64, k = 64, w = "f32" }, sizes = { tokens = 5 } },
     { p = { n = 64, k = 176, w = "f32", act = "silu_mul" }, sizes = { tokens = 17 } },
     { p = { n = 48, k = 64, w = "f16", bias = true }, sizes = { tokens = 3 } },
@@ -103,5 +130,5 @@ return operator "matmul" {
     { p = { n = 32, k = 96, w = "w4", group = 96, residual = true, scale = "bf16" }, sizes = { tokens = 2 } },
     { p = { n = 64, k = 256, w = "w4a16", group = 128 }, sizes = { tokens = 9 } },
     { p = { n = 64, k = 160, w = "w4a16", group = 32, zeros = true, scale = "f16" }, sizes = { tokens = 7 } },
-  },
+  }, cut_cases),
 }

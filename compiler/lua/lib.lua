@@ -27,6 +27,15 @@ function canonical(v)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
+-- One list of all elements of several.
+function concat_lists(...)
+  local all = {}
+  for _, list in ipairs { ... } do
+    for _, item in ipairs(list) do all[#all + 1] = item end
+  end
+  return all
+end
+
 function ceil_div(a, b) return (a + b - 1) // b end
 function round_up(a, b) return ceil_div(a, b) * b end
 
@@ -73,8 +82,8 @@ end
 --                       a waste of time to check (bucket nil) or to try in calls of a bucket } (body)
 -- body(k, a, p, s): kernel, arguments by name, parameters, settings.
 -- Besides, for GPUs: accepts = {"spills", "stack", "notes"} (compiler/gpu/gates.c); and instead of a body (that is nil)
--- external = {file =, threads =, tiles = {extents as for k:tiles}, shared = function(p), defines = function(p)}: a source
--- body for the vendor's compiler. Where that can't be had, the kernel is what the next schedule that fits makes of it.
+-- external = {file =, threads =, tiles = {extents as for k:tiles}, shared = function(p), defines = function(p)}: a
+-- source body for the vendor's compiler. Where that can't be had, the kernel is what the next schedule makes of it.
 function schedule(op)
   if not operators[op] then error("schedule for an unknown operator '" .. tostring(op) .. "'", 2) end
   return function(declaration)
@@ -211,7 +220,8 @@ local function trace_external(k, a, sch, p)
     error(("schedules '%s' and '%s' of %s differ in their grids"):format(sch.name, generated.name, sch.op), 0)
   end
   local defines = {}
-  for _, name in ipairs(sorted_keys(e.defines(p))) do defines[#defines + 1] = name .. "=" .. canonical(e.defines(p)[name]) end
+  for name, value in pairs(e.defines(p)) do defines[#defines + 1] = name .. "=" .. canonical(value) end
+  table.sort(defines)
   k:external { file = e.file, threads = e.threads, shared = e.shared(p), defines = table.concat(defines, " ") }
 end
 

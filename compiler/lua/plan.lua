@@ -70,10 +70,11 @@ function Plan:launch(where, record, args)
     return
   end
   for _, step in ipairs(self.steps) do
-    local r = type(record) == "function" and record(step.max_tokens) or record
-    step.launches[#step.launches + 1] = { kernel = r.index, args = args }
+    self:launch_at(step, type(record) == "function" and record(step.max_tokens) or record, args)
   end
 end
+
+function Plan:launch_at(step, record, args) step.launches[#step.launches + 1] = { kernel = record.index, args = args } end
 
 function Plan:load(record, args, sizes)
   self.loads[#self.loads + 1] = { kernel = record.index, args = args, sizes = sizes or {} }
