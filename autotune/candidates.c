@@ -46,8 +46,9 @@ static bool plan_cases(BladegenTuner *t, const BladegenTuning *tuning, Err *err)
         return false;
     json_t *facts = compile_facts(c, r);
     json_t *only = tuning->only ? json_loads(tuning->only, 0, NULL) : NULL;
-    json_t *options = json_pack("{s:i, s:i, s:b, s:o*}", "threads", threads, "most", MAX(tuning->most, 1), "fault",
-                                tuning->fault, "only", only);
+    json_t *known = tuning->known ? json_loads(tuning->known, 0, NULL) : NULL;
+    json_t *options = json_pack("{s:i, s:i, s:b, s:o*, s:o*}", "threads", threads, "most", MAX(tuning->most, 1), "fault",
+                                tuning->fault, "only", only, "known", known);
     bool ok = gen_call(t->g, "tune_collect", options, NULL, err) && gen_plan(t->g, facts, err) &&
               gen_call(t->g, "tune_cases", json_null(), &t->cases, err);
     json_decref(options);

@@ -101,9 +101,11 @@ static int changed_settings(const json_t *settings, const json_t *from)
     return n;
 }
 
-static bool read_candidate(const json_t *o, const Plan *plan, const Case *c, CaseCandidate *out, Err *err)
+static bool read_candidate(const json_t *o, const Plan *plan, const Case *c, CaseCandidate *out, bool *incumbent,
+                           Err *err)
 {
-    if (!get_int(o, "kernel", plan->kernels_count - 1, &out->kernel, err) ||
+    if (!json_get_bool(o, "incumbent", false, incumbent, err) ||
+        !get_int(o, "kernel", plan->kernels_count - 1, &out->kernel, err) ||
         !json_get_real(o, "predicted", 0, 1e9, 0, &out->predicted, err) ||
         !json_get_str(o, "rejected", NULL, &out->rejected, err))
         return false;
@@ -132,8 +134,10 @@ static bool read_lists(const json_t *o, const Plan *plan, Case *c, Err *err)
     if (!need_array(o, "candidates", CASE_CANDIDATES, &list, &c->candidates_count, err))
         return false;
     for (int i = 0; i < c->candidates_count; i++) {
-        if (!read_candidate(json_array_get(list, (size_t)i), plan, c, &c->candidates[i], err))
+        bool incumbent;
+        if (!read_candidate(json_array_get(list, (size_t)i), plan, c, &c->candidates[i], &incumbent, err))
             return err_prefix(err, "candidates[%d]", i);
+        c->incumbent = incumbent && !c->candidates[i].rejected ? i : c->incumbent;
         c->candidates[i].changed = changed_settings(c->candidates[i].settings, c->candidates[0].settings);
     }
     return !c->candidates[0].rejected || err_set(err, "the default is wrong: %s", c->candidates[0].rejected);

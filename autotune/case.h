@@ -5,10 +5,11 @@
  *                "args": [{"name", "type", "access": "in" | "out" | "inout", "cold": bool}],
  *                "workloads": [{"name", "sizes": {size: n}, "bytes": [a number an argument], "data": {argument: [n]},
  *                               "read": bytes, "operations": n}],
- *                "candidates": [{"kernel": i, "settings": {}, "predicted": seconds, "rejected": reason or absent}]}]
+ *                "candidates": [{"kernel": i, "settings": {}, "predicted": seconds, "rejected": reason or absent,
+ *                                "incumbent": true or absent}]}]
  *
- * The first candidate is the default. "cold" arguments come from memory; "data" are the contents of s32 arguments that
- * can't be random. The bytes are untrusted as far as the format goes.
+ * The first candidate is the default; the incumbent is what was found best before, where that is not the default.
+ * "cold" arguments come from memory; "data" are the contents of s32 arguments that can't be random. The bytes are untrusted as far as the format goes.
  */
 #ifndef BLADE_CASE_H
 #define BLADE_CASE_H
@@ -45,6 +46,7 @@ typedef struct Case {
     const char *operator, *parameters, *schedule, *peak;
     int bucket, calls, combinations;
     int args_count, workloads_count, candidates_count;
+    int incumbent; /* index of a candidate; 0: the default */
     CaseArg args[CASE_ARGS];
     CaseWorkload workloads[CASE_WORKLOADS];
     CaseCandidate candidates[CASE_CANDIDATES];

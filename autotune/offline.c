@@ -41,7 +41,7 @@ static bool build(const TunerOptions *o, Err *err)
 {
     Library l;
     Candidates c;
-    BladegenTuner *t = library_open(&l, err) ? library_tuner(&l, o, NULL, err) : NULL;
+    BladegenTuner *t = library_open(&l, err) ? library_tuner(&l, o, NULL, NULL, err) : NULL;
     if (!t)
         return false;
     int *list, count = pick_cases(l.cases(t), o->operator, &list, err);
@@ -77,6 +77,7 @@ typedef struct Offline {
     const char *build;
     VEC(Record) rows;
     json_t *before; /* what the results file held when --resume was given */
+    Tally tally;
 } Offline;
 
 static bool open_candidates(Offline *x, const char *path, Err *err)
@@ -130,36 +131,50 @@ static bool is_done(const Offline *x, const Case *c)
     return false;
 }
 
-static bool measure_one(Offline *x, int i, double seconds, Tally *tally, Err *err)
+static bool look_again(void *context, Job *j, double seconds, Err *err)
 {
-    const Case *c = &x->pack->cases[i];
+    Offline *x = context;
     MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop};
-    CaseResult result;
-    if (!measure_case(x->device, x->pack, c, &m, &result, err))
-        return tuner_stop;
-    vec_push(&x->rows, tuner_record(x->arena, &x->machine, x->file.header.target, x->threads, x->build, c, &result));
-    tuner_print_case(i + 1, x->pack->count, c, &result);
-    tally_add(tally, &result);
+    return measure_look(x->device, j->pack, j->c, &m, &j->result, err);
+}
+
+static bool finish(void *context, Job *j, Err *err)
+{
+    Offline *x = context;
+    vec_push(&x->rows, tuner_record(x->arena, &x->machine, x->file.header.target, x->threads, x->build, j->c, &j->result));
+    tuner_print_case(j->number, x->pack->count, j->c, &j->result);
+    tally_add(&x->tally, &j->result);
     return write_results(x, err);
+}
+
+static bool measure_one(Offline *x, Jobs *q, int i, double seconds, Err *err)
+{
+    Job j = {.number = i + 1, .pack = x->pack, .c = &x->pack->cases[i]};
+    MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop};
+    if (!measure_case(x->device, j.pack, j.c, &m, &j.result, err))
+        return tuner_stop;
+    return jobs_add(q, &j, err) && jobs_run(q, false, err);
 }
 
 static bool measure_all(Offline *x, Err *err)
 {
     double begin = now_seconds(), end = begin + x->o->seconds;
-    Tally tally = {0};
+    Jobs q = {.look = look_again, .finish = finish, .context = x};
     bool ok = write_results(x, err); /* tells at once when it can't be written */
-    int left = 0;
+    int todo = 0;
     for (int i = 0; ok && i < x->pack->count; i++) {
         if (is_done(x, &x->pack->cases[i]))
             continue;
-        if (tuner_stop || now_seconds() >= end)
-            left++;
-        else
-            ok = measure_one(x, i, MAX(2 * (end - now_seconds()) / (x->pack->count - i), 0.5), &tally, err);
+        todo++;
+        double left = end - now_seconds() - jobs_seconds(&q);
+        if (!tuner_stop && left > 0)
+            ok = measure_one(x, &q, i, tuner_allowance(left, x->pack->count - i), err);
     }
-    tally_print(&tally, now_seconds() - begin);
-    if (ok && left)
-        printf("%d cases are left; --resume goes on from here\n", left);
+    ok = ok && jobs_run(&q, true, err);
+    jobs_free(&q);
+    tally_print(&x->tally, now_seconds() - begin);
+    if (ok && todo > x->tally.cases)
+        printf("%d cases are left; --resume goes on from here\n", todo - x->tally.cases);
     return ok;
 }
 

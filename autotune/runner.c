@@ -11,7 +11,8 @@
 enum { MOST_COPIES = 64, SLACK = 256 /* bytes behind an argument that must stay as they are */, TRIES = 4,
        LIMIT_PIECES = 16 };
 
-static const double sample_seconds = 400e-6, limit_seconds = 0.03;
+static const double sample_seconds = 400e-6, patience_seconds = 4e-3, limit_seconds = 0.03;
+static const double all_running = 0.93; /* of the processor time that a sample of the candidate takes at most */
 static const int64_t smallest_cache = 16 << 20;
 
 typedef struct Block { /* memory of the device */
@@ -30,6 +31,7 @@ struct Runner {
     uint8_t *expected[CASE_WORKLOADS][CASE_ARGS]; /* what the default wrote */
     uint8_t *got;                                 /* what a candidate wrote, as large as the largest argument */
     int launches[CASE_WORKLOADS];                 /* of a sample; 0: not yet known */
+    double running[CASE_WORKLOADS][CASE_CANDIDATES]; /* most processor time seen, as a share of what the threads have */
     bool busy[CASE_WORKLOADS];                    /* neighbours interrupt: processor time is taken */
 };
 
@@ -252,6 +254,33 @@ static double timed(Runner *r, int w, int candidate, int launches)
     return (clock_of(r, w) - start) / launches;
 }
 
+/* A sample by the clock on the wall; false when a neighbour took a core meanwhile: this process was interrupted, or had
+ * less processor time than this candidate was seen to use. */
+static bool undisturbed(Runner *r, int w, int candidate, double *seconds)
+{
+    long before = interruptions();
+    double start = processor_seconds(r);
+    *seconds = timed(r, w, candidate, r->launches[w]);
+    double share = (processor_seconds(r) - start) / (*seconds * r->launches[w]);
+    r->running[w][candidate] = MAX(r->running[w][candidate], share);
+    return interruptions() == before && share >= all_running * r->running[w][candidate];
+}
+
+/* Tries until nobody disturbs, for a while; the best of them otherwise, and false. */
+static bool quiet_sample(Runner *r, int w, int candidate, double *seconds)
+{
+    double begin = now_seconds(), one;
+    *seconds = 0;
+    for (int i = 0; i < TRIES || now_seconds() - begin < patience_seconds; i++) {
+        bool quiet = undisturbed(r, w, candidate, &one);
+        if (quiet || i == 0 || one < *seconds)
+            *seconds = one;
+        if (quiet)
+            return true;
+    }
+    return false;
+}
+
 /* How many launches make a sample, and whether they can be timed by the clock on the wall. */
 static void calibrate(Runner *r, int w)
 {
@@ -259,28 +288,20 @@ static void calibrate(Runner *r, int w)
     double one = MIN(timed(r, w, 0, 1), timed(r, w, 0, 1));
     int disturbed = 0, looks = 5;
     r->launches[w] = (int)MAX(1, MIN(sample_seconds / MAX(one, 1e-7), 256));
-    for (int i = 0; i < looks; i++) {
-        long before = interruptions();
-        timed(r, w, 0, r->launches[w]);
-        disturbed += interruptions() != before;
-    }
+    for (int i = 0; i < looks; i++)
+        disturbed += !quiet_sample(r, w, 0, &one);
     r->busy[w] = disturbed > looks / 2;
 }
 
 double runner_sample(Runner *r, int w, int candidate)
 {
-    double best = 0;
+    double seconds;
     if (!r->launches[w])
         calibrate(r, w);
-    for (int i = 0; i < (r->busy[w] ? 1 : TRIES); i++) {
-        long before = interruptions();
-        double seconds = timed(r, w, candidate, r->launches[w]);
-        if (i == 0 || seconds < best)
-            best = seconds;
-        if (interruptions() == before)
-            return seconds;
-    }
-    return best;
+    if (r->busy[w])
+        return timed(r, w, candidate, r->launches[w]);
+    quiet_sample(r, w, candidate, &seconds);
+    return seconds;
 }
 
 /* ---- limits ----------------------------------------------------------------------------------------------------- */

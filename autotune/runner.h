@@ -17,8 +17,8 @@ void runner_free(Runner *r); /* NULL is allowed */
 bool runner_same_bits(Runner *r, int workload, int candidate, char *why, size_t size);
 
 /* Seconds of a launch, the mean of as many as take a fraction of a millisecond. A sample during which this process was
- * interrupted is taken again, a few times at most; where most of a workload's samples would be, processor time divided by
- * the number of threads is taken instead. */
+ * interrupted, or had less processor time than usual, is taken again, for some milliseconds at most; where most of a workload's
+ * samples would be disturbed all the same, processor time divided by the number of threads is taken instead. */
 double runner_sample(Runner *r, int workload, int candidate);
 
 /* A limit of the machine by its name in the plan ("read": bytes, others: operations, a second); 0 when the pack has no

@@ -73,6 +73,11 @@ const char *tuner_build_text(Arena *a, uint64_t build)
     return arena_printf(a, "%016llx", (unsigned long long)build);
 }
 
+double tuner_allowance(double seconds, int cases)
+{
+    return MAX(4 * seconds / (3 * MAX(cases, 1)), 0.5);
+}
+
 /* ---- records ---------------------------------------------------------------------------------------------------- */
 
 static const char *json_text(Arena *a, const json_t *v)
@@ -142,6 +147,10 @@ void tuner_print_case(int number, int total, const Case *c, const CaseResult *r)
     if (r->winner) {
         buf_printf(&text, "%.3f x the default with", r->gain);
         changes(c, r->winner, &text);
+        buf_puts(&text, r->winner == r->incumbent ? ", as before" : "");
+    } else if (r->incumbent) {
+        buf_puts(&text, "the default instead of");
+        changes(c, r->incumbent, &text);
     } else {
         buf_puts(&text, "the default stays");
     }
@@ -162,6 +171,7 @@ void tally_add(Tally *t, const CaseResult *r)
 {
     t->cases++;
     t->winners += r->winner > 0;
+    t->same += r->winner == r->incumbent;
     t->rejected += r->rejected;
     t->log_gain += log(r->gain);
     if (r->measured > 2) {
@@ -172,8 +182,8 @@ void tally_add(Tally *t, const CaseResult *r)
 
 void tally_print(const Tally *t, double seconds)
 {
-    printf("%d cases in %.0f s: %d winners, geometric mean %.3f x the defaults, mean rank correlation of the cost "
-           "model %.2f, %d candidates rejected\n", t->cases, seconds, t->winners,
+    printf("%d cases in %.0f s: %d winners, %d of %d as before, geometric mean %.3f x the defaults, mean rank correlation "
+           "of the cost model %.2f, %d candidates rejected\n", t->cases, seconds, t->winners, t->same, t->cases,
            t->cases ? exp(t->log_gain / t->cases) : 1.0, t->correlations ? t->correlation / t->correlations : 0.0,
            t->rejected);
 }

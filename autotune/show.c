@@ -5,35 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "signature.h"
-#include "tuned.h"
 #include "tuner.h"
-
-typedef struct Rows {
-    Arena *arena;
-    VEC(Record) list;
-} Rows;
-
-static bool same_case(const Record *a, const Record *b)
-{
-    return !strcmp(a->target, b->target) && !strcmp(a->operator, b->operator) && a->bucket == b->bucket &&
-           !strcmp(a->parameters, b->parameters);
-}
-
-static bool add_row(void *context, const Record *r, Err *err)
-{
-    Rows *rows = context;
-    Record copy = *r;
-    (void)err;
-#define X(name) copy.name = arena_strdup(rows->arena, r->name);
-    RECORD_TEXTS(X)
-#undef X
-    for (size_t i = 0; i < rows->list.len; i++)
-        if (same_case(&rows->list.at[i], r))
-            return true;
-    vec_push(&rows->list, copy);
-    return true;
-}
 
 static int by_case(const void *a, const void *b)
 {
@@ -42,25 +14,6 @@ static int by_case(const void *a, const void *b)
     c = c ? c : strcmp(x->operator, y->operator);
     c = c ? c : strcmp(x->parameters, y->parameters);
     return c ? c : (x->bucket > y->bucket) - (x->bucket < y->bucket);
-}
-
-static bool add_shipped(Rows *rows, const char *device, Err *err)
-{
-    char library[4096], source[4096], path[4400];
-    generator_find(library, sizeof library);
-    source_folder(library, source, sizeof source);
-    snprintf(path, sizeof path, "%s/autotune/results/%.200s.json", source, device);
-    json_t *root;
-    Record *shipped;
-    size_t count;
-    if (!file_exists(path))
-        return true;
-    if (!text_read(path, rows->arena, &root, &shipped, &count, err))
-        return false;
-    for (size_t i = 0; i < count; i++)
-        add_row(rows, &shipped[i], err);
-    json_decref(root);
-    return true;
 }
 
 /* ---- table ------------------------------------------------------------------------------------------------------ */
@@ -87,7 +40,7 @@ static const char *bucket_text(Arena *a, int64_t bucket)
     return bucket ? arena_printf(a, "<= %lld", (long long)bucket) : "any";
 }
 
-static void print_table(const Rows *rows)
+static void print_table(const Known *rows)
 {
     size_t wide = strlen("parameters");
     double sum = 0;
@@ -141,7 +94,7 @@ static void draw_row(Buf *out, Arena *a, const Record *r, int label, int y)
                100 * r->share, r->gain > 1.0005 ? arena_printf(a, ", %.2f x", r->gain) : "");
 }
 
-static void draw(const Rows *rows, const char *device, Buf *out)
+static void draw(const Known *rows, const char *device, Buf *out)
 {
     int label = 0, height = TOP + ROW * (int)rows->list.len + 2 * MARGIN, bottom = height - MARGIN;
     for (size_t i = 0; i < rows->list.len; i++)
@@ -177,14 +130,13 @@ static bool print_devices(Db *db, Arena *a, Err *err)
     return ok;
 }
 
-static bool show(const TunerOptions *o, Rows *rows, Err *err)
+static bool show(const TunerOptions *o, Known *rows, Err *err)
 {
     Machine m;
     machine_read(&m);
     const char *device = o->device ? o->device : m.device;
     Db *db = NULL;
-    bool ok = tuner_db_if_there(o, &db, err) && (!db || db_each(db, device, add_row, rows, err)) &&
-              add_shipped(rows, device, err);
+    bool ok = tuner_db_if_there(o, &db, err) && known_read(rows, db, device, err);
     printf("device %s\n", device);
     if (ok && !rows->list.len) {
         printf("nothing was tuned here: kernels use the defaults of their schedules, which are estimates for any "
@@ -207,9 +159,8 @@ static bool show(const TunerOptions *o, Rows *rows, Err *err)
 int tuner_show(const TunerOptions *o)
 {
     Err err = {0};
-    Rows rows = {.arena = arena_new()};
+    Known rows = {0};
     bool ok = show(o, &rows, &err);
-    vec_free(&rows.list);
-    arena_free(rows.arena);
+    known_free(&rows);
     return ok ? 0 : tuner_fail(&err);
 }

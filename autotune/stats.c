@@ -1,4 +1,4 @@
-/* stats.c - quantiles, the sign test, rank correlation; see stats.h. */
+/* stats.c - quantiles, bounds, rank correlation; see stats.h. */
 #include "stats.h"
 
 #include <math.h>
@@ -23,13 +23,14 @@ double stats_quantile(const double *values, int n, double q)
     return v;
 }
 
-double stats_sign_test(int wins, int n)
+/* Of the sorted values, the one at place k (from 0) lies above the median when at most k of n fair coins come up heads. */
+double stats_lower_bound(const double *values, int n, double chance)
 {
-    int tail = MIN(wins, n - wins);
-    double p = 0;
-    for (int i = 0; i <= tail; i++)
-        p += exp(lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) - n * log(2));
-    return MIN(1, 2 * p);
+    double p = exp(-n * log(2));
+    int k = 0;
+    for (; k < n && p <= chance; k++)
+        p += exp(lgamma(n + 1) - lgamma(k + 2) - lgamma(n - k) - n * log(2));
+    return stats_quantile(values, n, k > 1 ? (k - 1) / (double)(n - 1) : 0);
 }
 
 /* Rank of each value, from 0; equal values share the mean of theirs. */

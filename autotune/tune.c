@@ -19,15 +19,36 @@ typedef struct Session {
     int threads;
     Db *db;
     json_t *cases; /* as bladegen_tuner_cases says */
+    int total;     /* of them to be tuned */
+    Tally tally;
 } Session;
 
-static bool session_open(Session *s, const TunerOptions *o, const char *only, Err *err)
+static const char *target_of(const TunerOptions *o)
+{
+    return strcmp(o->target, "host") ? o->target : cpu_best();
+}
+
+/* Candidates are the known winners alone, or these among others. */
+static bool open_tuner(Session *s, bool only_known, Err *err)
+{
+    Known known = {0};
+    bool ok = known_read(&known, s->db, s->machine.device, err);
+    if (ok) {
+        char *winners = known_winners(&known, target_of(s->o));
+        s->tuner = library_tuner(&s->library, s->o, only_known ? winners : NULL, only_known ? NULL : winners, err);
+        free(winners);
+    }
+    known_free(&known);
+    return s->tuner != NULL;
+}
+
+static bool session_open(Session *s, const TunerOptions *o, bool only_known, Err *err)
 {
     s->o = o;
+    s->arena = arena_new();
     machine_read(&s->machine);
     s->threads = o->threads ? (int)o->threads : pool_cores();
-    s->tuner = library_tuner(&s->library, o, only, err);
-    if (!s->tuner)
+    if (!library_open(&s->library, err) || !(s->db = tuner_db(o, err)) || !open_tuner(s, only_known, err))
         return false;
     s->cases = json_loads(s->library.cases(s->tuner), 0, NULL);
     s->build = tuner_build_text(s->arena, s->library.generator(NULL));
@@ -56,16 +77,11 @@ static Record identity(const Session *s, int i, const char *target)
     };
 }
 
-static const char *target_of(const Session *s)
-{
-    return strcmp(s->o->target, "host") ? s->o->target : cpu_best();
-}
-
 /* Cases of the operator asked for that are not yet done. */
 static bool list_cases(const Session *s, int *list, int *count, int *done, Err *err)
 {
     for (int i = 0; i < (int)json_array_size(s->cases); i++) {
-        Record r = identity(s, i, target_of(s));
+        Record r = identity(s, i, target_of(s->o));
         bool there = false;
         if (s->o->operator && strcmp(s->o->operator, r.operator))
             continue;
@@ -79,12 +95,14 @@ static bool list_cases(const Session *s, int *list, int *count, int *done, Err *
     return true;
 }
 
-static bool measure(const Session *s, Candidates *c, double seconds, bool keep, CaseResult *result, Err *err)
+typedef bool MeasureStep(Device *, const CasePack *, const Case *, const MeasureOptions *, CaseResult *, Err *);
+
+static bool measure(const Session *s, MeasureStep *step, const Candidates *c, const MeasureOptions *o, CaseResult *result,
+                    Err *err)
 {
-    MeasureOptions m = {.seconds = seconds, .stop = &tuner_stop, .keep = keep};
     Device *d = device_host_open(s->threads, false, err);
     bool ok = d && d->ops->load_code(d, c->pack->plan, (const uint8_t *)c->raw.code, err) &&
-              measure_case(d, c->pack, &c->pack->cases[0], &m, result, err);
+              step(d, c->pack, &c->pack->cases[0], o, result, err);
     if (d)
         d->ops->close(d);
     return ok;
@@ -99,10 +117,10 @@ static bool store(Session *s, const Case *c, const char *target, const CaseResul
     return ok;
 }
 
-static void progress(const char *what, int number, int total, const char *name)
+static void progress(const Session *s, const char *what, int number, const char *name)
 {
     if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r\033[K[%d/%d] %s %.60s", number, total, what, name);
+        fprintf(stderr, "\r\033[K[%d/%d] %s %.60s", number, s->total, what, name);
 }
 
 static void progress_end(void)
@@ -111,60 +129,76 @@ static void progress_end(void)
         fputs("\r\033[K", stderr);
 }
 
-/* Time for a case: its even share of what is left, doubled, since most take less. */
-static double allowance(double end, int left)
+static bool look_again(void *context, Job *j, double seconds, Err *err)
 {
-    return MAX(2 * (end - now_seconds()) / MAX(left, 1), 0.5);
+    Session *s = context;
+    MeasureOptions o = {.seconds = seconds, .stop = &tuner_stop};
+    progress(s, "looking again at", j->number, j->c->parameters);
+    return measure(s, measure_look, &j->own, &o, &j->result, err);
 }
 
-static bool tune_case(Session *s, int index, int number, int total, double end, Tally *tally, Err *err)
+static bool finish(void *context, Job *j, Err *err)
 {
-    Candidates c;
-    CaseResult result;
-    const char *name = identity(s, index, "").parameters;
-    double begin = now_seconds(), seconds = allowance(end, total - number + 1);
-    progress("building candidates of", number, total, name);
-    if (!library_build(&s->library, s->tuner, &index, 1, &c, err))
+    Session *s = context;
+    if (!store(s, j->c, j->own.raw.target, &j->result, err))
         return false;
-    progress("measuring", number, total, name);
-    bool ok = measure(s, &c, MAX(seconds - (now_seconds() - begin), 0.5), false, &result, err) &&
-              store(s, &c.pack->cases[0], c.raw.target, &result, err);
     progress_end();
-    if (ok) {
-        tuner_print_case(number, total, &c.pack->cases[0], &result);
-        tally_add(tally, &result);
-    }
-    candidates_free(&c);
-    return ok;
+    tuner_print_case(j->number, s->total, j->c, &j->result);
+    tally_add(&s->tally, &j->result);
+    return true;
+}
+
+static bool tune_case(Session *s, Jobs *q, int index, int number, double seconds, Err *err)
+{
+    Job j = {.number = number};
+    const char *name = identity(s, index, "").parameters;
+    double begin = now_seconds();
+    progress(s, "building candidates of", number, name);
+    if (!library_build(&s->library, s->tuner, &index, 1, &j.own, err))
+        return false;
+    j.pack = j.own.pack;
+    j.c = &j.pack->cases[0];
+    MeasureOptions o = {.seconds = MAX(seconds - (now_seconds() - begin), 0.5), .stop = &tuner_stop};
+    progress(s, "measuring", number, name);
+    if (measure(s, measure_case, &j.own, &o, &j.result, err))
+        return jobs_add(q, &j, err) && jobs_run(q, false, err);
+    candidates_free(&j.own);
+    return false;
 }
 
 static bool tune_all(Session *s, const int *list, int count, Err *err)
 {
     double begin = now_seconds(), end = begin + 0.95 * s->o->seconds; /* the last case may take longer than its share */
-    Tally tally = {0};
-    int i = 0;
+    Jobs q = {.look = look_again, .finish = finish, .context = s};
     bool ok = true;
-    for (; ok && i < count && !tuner_stop && now_seconds() < end; i++)
-        ok = tune_case(s, list[i], i + 1, count, end, &tally, err);
-    if (tally.cases)
-        tally_print(&tally, now_seconds() - begin);
-    if (tally.cases < count && (ok || tuner_stop))
-        printf("%d cases are left: %s; --resume goes on from here\n", count - tally.cases,
+    s->total = count;
+    for (int i = 0; ok && i < count && !tuner_stop; i++) {
+        double left = end - now_seconds() - jobs_seconds(&q);
+        if (left <= 0)
+            break;
+        ok = tune_case(s, &q, list[i], i + 1, tuner_allowance(left, count - i), err);
+    }
+    ok = ok && jobs_run(&q, true, err);
+    jobs_free(&q);
+    progress_end();
+    if (s->tally.cases)
+        tally_print(&s->tally, now_seconds() - begin);
+    if (s->tally.cases < count && (ok || tuner_stop))
+        printf("%d cases are left: %s; --resume goes on from here\n", count - s->tally.cases,
                tuner_stop ? "interrupted" : "the budget is spent");
     return ok || tuner_stop;
 }
 
 static bool tune(Session *s, const TunerOptions *o, Err *err)
 {
-    s->arena = arena_new();
-    if (!library_open(&s->library, err) || !(s->db = tuner_db(o, err)) || !session_open(s, o, NULL, err))
+    if (!session_open(s, o, false, err))
         return false;
     int *list = xcalloc(json_array_size(s->cases) + 1, sizeof *list), count = 0, done = 0;
     bool ok = list_cases(s, list, &count, &done, err);
     if (ok && !count && !done)
         ok = err_set(err, "nothing to tune%s%s", o->operator ? " for operator " : "", o->operator ? o->operator : "");
     if (ok) {
-        printf("device %s, target %s, %d threads, %d cases", s->machine.device, target_of(s), s->threads, count + done);
+        printf("device %s, target %s, %d threads, %d cases", s->machine.device, target_of(o), s->threads, count + done);
         printf(done ? ", %d of them finished already\n" : "\n", done);
         ok = tune_all(s, list, count, err) && db_write_text(s->db, s->machine.device, err);
     }
@@ -185,28 +219,12 @@ int tuner_tune(const TunerOptions *o)
 
 /* ---- compare ---------------------------------------------------------------------------------------------------- */
 
-typedef struct Winners {
-    json_t *list; /* as BladegenTuning.only */
-    const char *target;
-} Winners;
-
-static bool add_winner(void *context, const Record *r, Err *err)
-{
-    Winners *w = context;
-    (void)err;
-    if (strcmp(r->target, w->target) || !strcmp(r->settings, r->default_settings))
-        return true;
-    json_array_append_new(w->list, json_pack("{s:s, s:s, s:s, s:I, s:o}", "operator", r->operator, "parameters",
-                                             r->parameters, "schedule", r->schedule, "bucket", (json_int_t)r->bucket,
-                                             "settings", json_loads(r->settings, 0, NULL)));
-    return true;
-}
-
 /* Ratios default / tuned, one a case: 1 exactly where the default stays, as it is the same kernel. */
 static bool compare_all(Session *s, Err *err)
 {
     double sum = 0;
     int cases = (int)json_array_size(s->cases), tuned = 0;
+    MeasureOptions o = {.seconds = 20, .stop = &tuner_stop, .keep = true};
     bool ok = true;
     for (int i = 0; ok && i < cases && !tuner_stop; i++) {
         Candidates c;
@@ -215,7 +233,7 @@ static bool compare_all(Session *s, Err *err)
             return false;
         const Case *k = &c.pack->cases[0];
         if (k->candidates_count > 1) {
-            ok = measure(s, &c, 20, true, &r, err);
+            ok = measure(s, measure_case, &c, &o, &r, err);
             if (ok && r.candidates[1].verdict == VERDICT_REJECTED)
                 ok = err_set(err, "the stored settings of %s %s are rejected: %s", k->operator, k->parameters,
                              r.candidates[1].why);
@@ -236,16 +254,9 @@ static bool compare_all(Session *s, Err *err)
 int tuner_compare(const TunerOptions *o)
 {
     Err err = {0};
-    Session s = {.arena = arena_new(), .o = o};
-    Winners w = {json_array(), target_of(&s)};
+    Session s = {0};
     tuner_stop_on_signals();
-    machine_read(&s.machine);
-    bool ok = library_open(&s.library, &err) && (s.db = tuner_db(o, &err)) &&
-              db_each(s.db, s.machine.device, add_winner, &w, &err);
-    char *only = ok ? json_dumps(w.list, JSON_COMPACT) : NULL;
-    ok = ok && session_open(&s, o, only, &err) && compare_all(&s, &err);
-    free(only);
-    json_decref(w.list);
+    bool ok = session_open(&s, o, true, &err) && compare_all(&s, &err);
     session_close(&s);
     return ok ? (tuner_stop ? 130 : 0) : tuner_fail(&err);
 }

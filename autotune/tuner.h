@@ -52,6 +52,9 @@ bool tuner_db_if_there(const TunerOptions *o, Db **db, Err *err);
 const char *tuner_date(Arena *a);
 const char *tuner_build_text(Arena *a, uint64_t build);
 
+/* Time for a case: its even share of what is left, a third kept for looks, and doubled, since most take less. */
+double tuner_allowance(double seconds, int cases);
+
 /* A case's result as a record; texts that are made for it live in the arena. */
 Record tuner_record(Arena *a, const Machine *m, const char *target, int threads, const char *build, const Case *c,
                     const CaseResult *r);
@@ -59,9 +62,9 @@ Record tuner_record(Arena *a, const Machine *m, const char *target, int threads,
 /* One line for a finished case, and one for each rejected candidate, on standard output. */
 void tuner_print_case(int number, int total, const Case *c, const CaseResult *r);
 
-/* Totals over the cases of a run. */
+/* Totals over the cases of a run; `same`: what was in use before is the winner, or the default, still. */
 typedef struct Tally {
-    int cases, winners, rejected, correlations;
+    int cases, winners, same, rejected, correlations;
     double log_gain, correlation;
 } Tally;
 void tally_add(Tally *t, const CaseResult *r);
@@ -78,8 +81,8 @@ typedef struct Library {
 } Library;
 bool library_open(Library *l, Err *err);
 
-/* Opens a tuner for the model of the options; `only`: see BladegenTuning. */
-BladegenTuner *library_tuner(const Library *l, const TunerOptions *o, const char *only, Err *err);
+/* Opens a tuner for the model of the options; `only`, `known`: see BladegenTuning. */
+BladegenTuner *library_tuner(const Library *l, const TunerOptions *o, const char *only, const char *known, Err *err);
 
 /* Candidates of some cases, parsed; free with candidates_free. */
 typedef struct Candidates {
@@ -87,6 +90,44 @@ typedef struct Candidates {
     CasePack *pack;
 } Candidates;
 bool library_build(const Library *l, BladegenTuner *t, const int *cases, int count, Candidates *out, Err *err);
-void candidates_free(Candidates *c);
+void candidates_free(Candidates *c); /* zeros are allowed */
+
+/* ---- known.c: what is known of a device: rows of the database, and the shipped ones for cases that it lacks ------- */
+
+typedef struct Known {
+    Arena *arena; /* owns the strings */
+    VEC(Record) list;
+} Known;
+bool known_read(Known *k, Db *db /* or NULL */, const char *device, Err *err);
+void known_free(Known *k); /* zeros are allowed */
+
+/* The rows for a target that are not defaults, as BladegenTuning wants them: JSON for the caller to free. */
+char *known_winners(const Known *k, const char *target);
+
+/* ---- jobs.c: cases between their measurement and their last look --------------------------------------------------- */
+
+typedef struct Job {
+    int number;     /* for the printed line */
+    Candidates own; /* freed with the job; zeros when the pack is someone else's */
+    const CasePack *pack;
+    const Case *c;
+    CaseResult result;
+    double since; /* when it was measured last */
+} Job;
+
+/* Looks are some seconds apart, so that no short state of the machine decides. */
+typedef struct Jobs {
+    bool (*look)(void *context, Job *j, double seconds, Err *err); /* measure_look */
+    bool (*finish)(void *context, Job *j, Err *err);               /* it is settled: store, print, ... */
+    void *context;
+    VEC(Job *) list;
+} Jobs;
+
+/* Takes a case that has been measured (the queue owns its copy, `own` included), and finishes it if it is settled. */
+bool jobs_add(Jobs *q, const Job *j, Err *err);
+/* Takes the looks whose time has come, or all that are left. */
+bool jobs_run(Jobs *q, bool all, Err *err);
+double jobs_seconds(const Jobs *q); /* what the looks to come will take, about */
+void jobs_free(Jobs *q);            /* drops what is not finished */
 
 #endif

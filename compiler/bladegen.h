@@ -37,6 +37,7 @@ typedef struct BladegenTuning {
     bool fault; /* for tests: adds a candidate that is wrong and one that differs in the last bit */
     const char *only; /* JSON [{operator, parameters, bucket, schedule, settings}]: these besides the defaults,
                          * nothing else; or NULL */
+    const char *known; /* the same form: the settings in use so far, which become candidates too; or NULL */
 } BladegenTuning;
 
 /* Plans the model of the request (`output` is not used) with the schedules' defaults and collects the kernels that can

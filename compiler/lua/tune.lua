@@ -15,7 +15,8 @@
 local cases, by_key, options = {}, {}, {}
 
 -- options = {threads, most = candidates a case, fault = whether to add two bad candidates,
---            only = nil or a list of {operator, parameters, bucket, schedule, settings}: these are all candidates there are}
+--            only = nil or a list of {operator, parameters, bucket, schedule, settings}: these are all candidates there are,
+--            known = nil or such a list: what is in use so far, the incumbents}
 function tune_collect(given)
   cases, by_key, options = {}, {}, given
   on_choice = function(sch, p, bucket)
@@ -75,6 +76,15 @@ local function try(c, s)
   return ok and record or nil
 end
 
+-- The settings that such a list names for a case; nil when it names none.
+local function listed(list, c)
+  for _, o in ipairs(list or {}) do
+    if o.operator == c.sch.op and o.parameters == parameters_text(c.p) and o.bucket == c.bucket and o.schedule == c.sch.tag then
+      return o.settings
+    end
+  end
+end
+
 -- All sensible settings with their predicted seconds, the default first, then the cheapest first. Ties go to what
 -- changes least from the default, so that a choice among equals is always the same.
 local function ranked(c)
@@ -100,10 +110,10 @@ local function ranked(c)
   return list
 end
 
--- The default, the most promising others, and a few from all over the rest, for what the model does not see. No two of
--- them are the same code.
+-- The default, the incumbent, the most promising others, and a few from all over the rest, for what the model does not
+-- see. No two of them are the same code.
 local function choose(c)
-  local list, chosen, seen = ranked(c), {}, {}
+  local list, chosen, seen, known = ranked(c), {}, {}, listed(options.known, c)
   local function take(candidate, most)
     local code = code_of(candidate.record)
     if seen[code] or #chosen >= most then return end
@@ -111,6 +121,11 @@ local function choose(c)
     chosen[#chosen + 1] = candidate
   end
   local others = options.most // 5
+  take(list[1], options.most)
+  for _, candidate in ipairs(list) do
+    candidate.incumbent = known and candidate.changed > 0 and same(candidate.s, known) or nil
+    if candidate.incumbent then take(candidate, options.most) end
+  end
   for _, candidate in ipairs(list) do take(candidate, options.most - others) end
   for i = 1, others do take(list[1 + (#list - 1) * i // (others + 1)], options.most) end
   for _, candidate in ipairs(list) do take(candidate, options.most) end
@@ -120,11 +135,8 @@ end
 -- The default and, where there are any, the settings that were asked for.
 local function chosen_only(c)
   local list = { { s = default_settings(c.sch, c.p, c.bucket), predicted = 1 } }
-  for _, o in ipairs(options.only) do
-    if o.operator == c.sch.op and o.parameters == parameters_text(c.p) and o.bucket == c.bucket and o.schedule == c.sch.tag then
-      list[2] = { s = o.settings, predicted = 1 }
-    end
-  end
+  local s = listed(options.only, c)
+  if s then list[2] = { s = s, predicted = 1 } end
   for _, candidate in ipairs(list) do candidate.record = build_exactly(c.sch, c.p, candidate.s) end
   c.combinations = #list
   return list
@@ -258,7 +270,7 @@ local function describe_case(c, position)
   end
   for i, candidate in ipairs(c.chosen) do
     fields.candidates[i] = { kernel = position[candidate.record], settings = candidate.s, predicted = candidate.predicted,
-                             rejected = candidate.rejected }
+                             rejected = candidate.rejected, incumbent = candidate.incumbent }
   end
   return fields
 end

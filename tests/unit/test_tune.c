@@ -9,9 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "db.h"
-#include "measure.h"
 #include "stats.h"
+#include "tuner.h"
 
 static char dir[64];
 
@@ -43,14 +42,17 @@ static void quantiles(void **state)
     near(v[0], 5); /* left alone */
 }
 
-static void sign_tests(void **state)
+
+static void lower_bounds(void **state)
 {
     (void)state;
-    near(stats_sign_test(5, 10), 1);
-    near(stats_sign_test(10, 10), 2.0 / 1024);
-    near(stats_sign_test(0, 10), 2.0 / 1024);
-    near(stats_sign_test(9, 10), 2.0 * 11 / 1024);
-    near(stats_sign_test(0, 0), 1);
+    double v[10] = {10, 9, 8, 7, 6, 5, 4, 3, 2, 1};
+    near(stats_lower_bound(v, 10, 0.01), 1);    /* 1/1024 that all lie above the median; 11/1024 that all but one do */
+    near(stats_lower_bound(v, 10, 0.02), 2);
+    near(stats_lower_bound(v, 10, 0.06), 3);    /* 56/1024 */
+    near(stats_lower_bound(v, 4, 0.01), 7);     /* too few: the smallest */
+    near(stats_lower_bound(v, 1, 0.01), 10);
+    near(v[0], 10);
 }
 
 static void rank_correlation(void **state)
@@ -139,6 +141,35 @@ static void rows_are_kept_by_identity(void **state)
     r = sample("matmul", 4, 1);
     r.schedule = "default@9999";
     assert_false(has(db, r));
+    db_close(db);
+}
+
+static void known_winners_are_those_in_use(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Known known = {0};
+    Db *db = open_db("known.db");
+    put(db, sample("matmul", 4, 1.1));
+    Record r = sample("matmul", 8, 1);
+    r.settings = "{ \"rows\": 4 }"; /* the default, spelled otherwise */
+    put(db, r);
+    r = sample("attention", 0, 1.5);
+    r.target = "x86-64-v3";
+    put(db, r);
+    assert_true(known_read(&known, db, "test-4c", &err));
+    assert_int_equal(known.list.len, 3);
+    char *text = known_winners(&known, "x86-64-v4");
+    json_t *list = json_loads(text, 0, NULL), *one = json_array_get(list, 0);
+    assert_int_equal(json_array_size(list), 1);
+    assert_int_equal(json_integer_value(json_object_get(one, "bucket")), 4);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(one, "settings"), "rows")), 6);
+    json_decref(list);
+    free(text);
+    known_free(&known);
+    assert_true(known_read(&known, NULL, "test-4c", &err));
+    assert_int_equal(known.list.len, 0);
+    known_free(&known);
     db_close(db);
 }
 
@@ -302,7 +333,8 @@ static void damaged_packs_do_no_harm(void **state)
 
 typedef struct Fake {
     Device base;
-    double seconds[5];
+    double seconds[5], noise; /* noise: up to this share more, evenly */
+    uint64_t random;
     bool other_bit[5];
     const CasePack *pack;
 } Fake;
@@ -367,7 +399,9 @@ static void fake_launch(Device *d, int kernel, void *const *buffers, int count, 
     assert_int_equal(blocks, sizes[SIZE_TOKENS]);
     uint32_t *y = buffers[2];
     y[0] = 0x3f800000 + (uint32_t)((const int32_t *)buffers[0])[0] + f->other_bit[kernel];
-    for (double end = processor_seconds() + f->seconds[kernel]; processor_seconds() < end;) {
+    f->random = f->random * 6364136223846793005u + 1442695040888963407u;
+    double noise = f->noise * (double)(f->random >> 40) / (1 << 24);
+    for (double end = processor_seconds() + f->seconds[kernel] * (1 + noise); processor_seconds() < end;) {
     }
 }
 
@@ -383,16 +417,25 @@ static const DeviceOps fake_ops = {.name = "fake", .threads = fake_threads, .mem
                                    .copy_out = fake_copy_out, .fill = fake_fill, .launch = fake_launch,
                                    .sync = fake_sync};
 
-static CaseResult measure_fake(Fake *f, double seconds)
+/* Measures the case of make_pack, then looks again until it is settled; `between` may change the device before a look. */
+static CaseResult measure_fake(Fake *f, int incumbent, void (*between)(Fake *f, int looks))
 {
     Err err = {0};
     CasePack *p = make_pack(&err);
     CaseResult r;
-    MeasureOptions o = {.seconds = seconds};
+    MeasureOptions o = {.seconds = 60};
     f->base.ops = &fake_ops;
     assert_non_null(p);
+    p->cases[0].incumbent = incumbent;
     if (!measure_case(&f->base, p, &p->cases[0], &o, &r, &err))
         fail_msg("%s", err.text);
+    while (!r.settled) {
+        assert_true(r.looks < MEASURE_LOOKS);
+        if (between)
+            between(f, r.looks);
+        if (!measure_look(&f->base, p, &p->cases[0], &o, &r, &err))
+            fail_msg("%s", err.text);
+    }
     case_free(p);
     return r;
 }
@@ -401,8 +444,9 @@ static void the_fastest_that_is_right_wins(void **state)
 {
     (void)state;
     Fake f = {.seconds = {500e-6, 350e-6, 800e-6, 100e-6, 100e-6}, .other_bit = {[3] = true}};
-    CaseResult r = measure_fake(&f, 60);
+    CaseResult r = measure_fake(&f, 0, NULL);
     assert_int_equal(r.winner, 1);
+    assert_int_equal(r.looks, 2);
     assert_true(r.gain > 1.2 && r.gain < 1.7);
     assert_int_equal(r.candidates[0].verdict, VERDICT_DEFAULT);
     assert_int_equal(r.candidates[1].verdict, VERDICT_WINNER);
@@ -419,11 +463,79 @@ static void the_fastest_that_is_right_wins(void **state)
 static void a_hair_is_not_enough(void **state)
 {
     (void)state;
-    Fake f = {.seconds = {400e-6, 398e-6, 600e-6, 399e-6, 0}};
-    CaseResult r = measure_fake(&f, 60);
+    Fake f = {.seconds = {400e-6, 398e-6, 600e-6, 399e-6, 0}, .noise = 0.05};
+    CaseResult r = measure_fake(&f, 0, NULL);
     assert_int_equal(r.winner, 0);
     near(r.gain, 1);
     near(r.seconds, r.default_seconds);
+}
+
+/* Candidate 2 changes two settings, candidates 1 and 3 one: among equals the first that changes least. */
+static void equals_do_not_flip(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        Fake f = {.seconds = {500e-6, 402e-6, 398e-6, 400e-6, 0}, .noise = 0.04, .random = seed};
+        assert_int_equal(measure_fake(&f, 0, NULL).winner, 1);
+    }
+}
+
+static void the_incumbent_stays_among_equals(void **state)
+{
+    (void)state;
+    Fake better = {.seconds = {500e-6, 398e-6, 402e-6, 400e-6, 0}, .noise = 0.04};
+    CaseResult r = measure_fake(&better, 2, NULL);
+    assert_int_equal(r.winner, 2);
+    assert_int_equal(r.incumbent, 2);
+    assert_int_equal(r.looks, 0);
+    assert_true(r.gain > 1.1 && r.gain < 1.4);
+    Fake same = {.seconds = {400e-6, 450e-6, 400e-6, 400e-6, 0}, .noise = 0.04};
+    assert_int_equal(measure_fake(&same, 2, NULL).winner, 2);
+}
+
+static void the_incumbent_gives_way(void **state)
+{
+    (void)state;
+    Fake beaten = {.seconds = {600e-6, 420e-6, 500e-6, 600e-6, 0}, .noise = 0.04};
+    CaseResult r = measure_fake(&beaten, 2, NULL);
+    assert_int_equal(r.winner, 1);
+    assert_true(r.gain > 1.2);
+    Fake slow = {.seconds = {400e-6, 450e-6, 460e-6, 400e-6, 0}, .noise = 0.04};
+    r = measure_fake(&slow, 2, NULL);
+    assert_int_equal(r.winner, 0);
+    assert_int_equal(r.incumbent, 2);
+    near(r.gain, 1);
+    Fake wrong = {.seconds = {400e-6, 450e-6, 100e-6, 450e-6, 0}, .other_bit = {[2] = true}};
+    r = measure_fake(&wrong, 2, NULL);
+    assert_int_equal(r.winner, 0);
+    assert_int_equal(r.incumbent, 0); /* the default is the one to beat */
+}
+
+static void slow_down_for_ever(Fake *f, int looks)
+{
+    (void)looks;
+    f->seconds[1] = f->seconds[0];
+}
+
+static void slow_down_once(Fake *f, int looks)
+{
+    f->seconds[1] = looks ? 300e-6 : 420e-6;
+}
+
+/* Who was fast at first and is not when looked at again does not win; one bad look does not decide. */
+static void looks_decide(void **state)
+{
+    (void)state;
+    Fake spurious = {.seconds = {400e-6, 300e-6, 500e-6, 500e-6, 0}};
+    CaseResult r = measure_fake(&spurious, 0, slow_down_for_ever);
+    assert_int_equal(r.challenger, 1);
+    assert_int_equal(r.looks, 2);
+    assert_int_equal(r.winner, 0);
+    Fake disturbed = {.seconds = {400e-6, 300e-6, 500e-6, 500e-6, 0}};
+    r = measure_fake(&disturbed, 0, slow_down_once);
+    assert_int_equal(r.looks, 3);
+    assert_int_equal(r.winner, 1);
+    assert_true(r.gain > 1.2 && r.gain < 1.5);
 }
 
 static void a_stop_leaves_no_result(void **state)
@@ -440,6 +552,58 @@ static void a_stop_leaves_no_result(void **state)
     case_free(p);
 }
 
+/* ---- cases between measurement and looks ------------------------------------------------------------------------ */
+
+typedef struct Log {
+    int looks, finished[4], count;
+    bool fail;
+} Log;
+
+/* Case n is settled by its n-th look. */
+static bool log_look(void *context, Job *j, double seconds, Err *err)
+{
+    Log *log = context;
+    assert_true(seconds > 0);
+    log->looks++;
+    j->result.settled = ++j->result.looks == j->number;
+    return !log->fail || err_set(err, "out of memory");
+}
+
+static bool log_finish(void *context, Job *j, Err *err)
+{
+    Log *log = context;
+    (void)err;
+    log->finished[log->count++] = j->number;
+    return true;
+}
+
+static void cases_wait_for_their_looks(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Log log = {0};
+    Jobs q = {.look = log_look, .finish = log_finish, .context = &log};
+    assert_true(jobs_add(&q, &(Job){.number = 2}, &err));
+    assert_true(jobs_add(&q, &(Job){.number = 3, .result.settled = true}, &err)); /* needs none */
+    assert_true(jobs_add(&q, &(Job){.number = 1}, &err));
+    assert_int_equal(log.count, 1);
+    assert_true(jobs_seconds(&q) > 0);
+    assert_true(jobs_run(&q, false, &err)); /* too early */
+    assert_int_equal(log.looks, 0);
+    assert_true(jobs_run(&q, true, &err));
+    assert_int_equal(log.looks, 3);
+    assert_int_equal(log.count, 3);
+    assert_int_equal(log.finished[0], 3);
+    assert_int_equal(log.finished[1], 1);
+    assert_int_equal(log.finished[2], 2);
+    log.fail = true;
+    assert_true(jobs_add(&q, &(Job){.number = 2}, &err));
+    assert_false(jobs_run(&q, true, &err));
+    assert_string_equal(err.text, "out of memory");
+    assert_int_equal(log.count, 3);
+    jobs_free(&q);
+}
+
 int main(void)
 {
     strcpy(dir, "/tmp/blade_tune_XXXXXX");
@@ -447,9 +611,10 @@ int main(void)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantiles),
-        cmocka_unit_test(sign_tests),
+        cmocka_unit_test(lower_bounds),
         cmocka_unit_test(rank_correlation),
         cmocka_unit_test(rows_are_kept_by_identity),
+        cmocka_unit_test(known_winners_are_those_in_use),
         cmocka_unit_test(two_processes_share_a_database),
         cmocka_unit_test(text_survives_the_way_out_and_in),
         cmocka_unit_test(bad_files_are_refused),
@@ -457,6 +622,11 @@ int main(void)
         cmocka_unit_test(damaged_packs_do_no_harm),
         cmocka_unit_test(the_fastest_that_is_right_wins),
         cmocka_unit_test(a_hair_is_not_enough),
+        cmocka_unit_test(equals_do_not_flip),
+        cmocka_unit_test(the_incumbent_stays_among_equals),
+        cmocka_unit_test(the_incumbent_gives_way),
+        cmocka_unit_test(looks_decide),
+        cmocka_unit_test(cases_wait_for_their_looks),
         cmocka_unit_test(a_stop_leaves_no_result),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
