@@ -19,7 +19,9 @@ static const double hopeless = 1.06, behind = 1.02;
 static const double equal = 1.02; /* not clearly slower than the best by this factor: as good */
 static const double worse = 1.02; /* what no workload may lose */
 static const double doubt = 0.05, chance = 0.01; /* of errors: of the default's and each workload's bounds; of all others */
-static const double needed = 1.03, needed_each = 1.015, too_slow = 1.01; /* gains over looks, in a look; a loss */
+static const double needed = 1.03, needed_each = 1.025; /* gains: of the median look, of each that counts */
+static const double unseat = 1.05; /* gain over an incumbent that is not the default: it was confirmed before */
+static const double too_slow = 1.01; /* the incumbent against the default */
 
 typedef struct Contest {
     Runner *r;
@@ -305,7 +307,7 @@ static void judge(Contest *x, CaseResult *out)
         return;
     double over_incumbent = stats_quantile(out->over_incumbent, out->looks, 0.5);
     double over_default = stats_quantile(out->over_default, out->looks, 0.5);
-    if (out->wins >= 2 && over_incumbent >= needed && over_default >= needed)
+    if (out->wins >= 2 && over_incumbent >= (i ? unseat : needed) && over_default >= needed)
         settle(x, out, c, over_default);
     else
         settle(x, out, out->drops >= 2 ? 0 : i, 1 / stats_quantile(out->lost, out->looks, 0.5));

@@ -9,8 +9,8 @@
  *   choice    of those that are not clearly slower than the best: the incumbent, else the default, else the one that
  *             changes least. When that is the incumbent, the case is settled; otherwise it is the challenger
  *   looks     two, or three when they disagree, best some seconds apart: rounds of incumbent, default and challenger alone
- *             in fresh memory. The challenger must be clearly faster than both in two looks, and by 3 % in the
- *             median of all. An incumbent that is clearly slower than the default in two looks gives way to it
+ *             in fresh memory. The challenger must be clearly faster than both in two looks, and in the median of
+ *             all by 3 %, or by 5 % when the incumbent was tuned already. An incumbent that is clearly slower than the default in two looks gives way to it
  * Clearly: the lower bound of the median of the rounds' ratios is above 1 (99 %).
  */
 #ifndef BLADE_MEASURE_H

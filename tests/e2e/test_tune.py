@@ -93,6 +93,10 @@ class Tuning(TuneCase):
         out = self.tune("--operator", "attention", "--resume")
         self.assertIn(f"{cases} cases, {cases} of them finished already", out)
         self.assertNotIn("[1/", out)
+        before = self.rows()
+        out = self.tune("--operator", "attention", "--budget", "10m")
+        same = int(re.search(rf"(\d+) of {cases} as before", out).group(1))
+        self.assertEqual(same, sum(row[0] == before[key][0] for key, row in self.rows().items()))
         self.assertRegex(self.run_it(BLADETUNE, "compare", "--config", CONFIG, "--weights", "w4").stdout,
                          r"geometric mean of default / tuned \d")
 
