@@ -258,5 +258,5 @@ int tuner_compare(const TunerOptions *o)
     tuner_stop_on_signals();
     bool ok = session_open(&s, o, true, &err) && compare_all(&s, &err);
     session_close(&s);
-    return ok ? (tuner_stop ? 130 : 0) : tuner_fail(&err);
+    return tuner_stop ? 130 : ok ? 0 : tuner_fail(&err);
 }
