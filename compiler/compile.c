@@ -115,8 +115,8 @@ static json_t *describe_code(const CompiledKernel *o, size_t offset)
     const KernelInfo *info = &o->info;
     return json_pack("{s:I, s:I, s:I, s:i, s:I, s:i, s:i, s:i, s:i}", "offset", (json_int_t)offset, "size",
                      (json_int_t)o->code.len, "scratch", (json_int_t)info->scratch, "threads", info->threads, "shared",
-                     (json_int_t)info->shared, "registers", info->registers, "spills", info->spills, "stack", info->stack,
-                     "occupancy", info->occupancy);
+                     (json_int_t)info->shared, "registers", info->registers, "spills", info->spills, "stack",
+                     info->stack, "occupancy", info->occupancy);
 }
 
 json_t *compile_layout(const CompiledKernel *objects, const size_t *which, size_t count, Buf *code)

@@ -239,8 +239,8 @@ static void print_part(const Part *p, const char *target, Buf *out)
     json_object_foreach(p->figures, what, value)
         buf_printf(out, "  %-42s %s\n", what, shown(value));
     if (gpu)
-        buf_printf(out, "\n%8s %7s %7s %6s %6s %6s %6s  %-32s %s\n", "bytes", "threads", "shared", "regs", "spills", "stack",
-                   "blocks", "run by", "kernel, parameters, settings");
+        buf_printf(out, "\n%8s %7s %7s %6s %6s %6s %6s  %-32s %s\n", "bytes", "threads", "shared", "regs", "spills",
+                   "stack", "blocks", "run by", "kernel, parameters, settings");
     else
         buf_printf(out, "\n%8s %8s  %-32s %s\n", "bytes", "scratch", "run by", "kernel, parameters, settings");
     for (size_t i = 0; i < p->count; i++)

@@ -114,7 +114,7 @@ typedef struct Numerics {
 enum { ACCEPT_SPILLS = 1, ACCEPT_STACK = 2, ACCEPT_NOTES = 4 };
 extern const char *const accept_names[3]; /* by bit */
 
-/* A body in CUDA and HIP that stands in for the kernel's instructions where a vendor's compiler is at hand (source.h). */
+/* A body in CUDA and HIP that stands in for the kernel's instructions where a vendor's compiler is there (source.h). */
 typedef struct External {
     const char *file, *text; /* path in the source folder, for messages; contents; NULL: none */
     const char *defines;     /* "NAME=VALUE ..." */

@@ -81,7 +81,8 @@ static int fail(lua_State *L, const char *text)
 
 static const luaL_Reg kernel_methods[] = {
     {"arg", l_arg}, {"shared", l_shared}, {"frag", l_frag}, {"size", l_size}, {"const", l_const}, {"grid", l_grid},
-    {"block", l_block}, {"numerics", l_numerics}, {"accepts", l_accepts}, {"external", l_external}, {"warps", l_warps}, {"range", l_range}, {"when", l_when}, {"view", l_view},
+    {"block", l_block}, {"numerics", l_numerics}, {"accepts", l_accepts}, {"external", l_external},
+    {"warps", l_warps}, {"range", l_range}, {"when", l_when}, {"view", l_view},
     {"load", l_load}, {"store", l_store}, {"gather", l_gather}, {"scatter", l_scatter}, {"gemm", l_gemm},
     {"copy", l_copy}, {"prefetch", l_prefetch}, {"atomic_add", l_atomic_add}, {"finish", l_finish}, {"text", l_text},
     {NULL, NULL}};
@@ -295,8 +296,8 @@ Generator *gen_open(const char *source, const Target *t, Err *err)
 {
     Generator *g = xcalloc(1, sizeof *g);
     g->target = t;
-    g->L = lua_newstate(limited_alloc, g);
     g->source = xstrdup(source);
+    g->L = lua_newstate(limited_alloc, g);
     if (!g->L)
         die("out of memory (Lua)");
     *(Generator **)lua_getextraspace(g->L) = g;

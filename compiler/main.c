@@ -28,8 +28,9 @@ static const char usage[] =
     "  bladegen list\n"
     "      operators, their schedules, and the settings of each\n"
     "  bladegen show OPERATOR [--set NAME=VALUE]... [--target T] --stage STAGE\n"
-    "      one kernel on its way from Lua to machine code: spec, tile, llvm, asm, for NVIDIA's GPUs sass (where nvdisasm is\n"
-    "      found), resources (registers, shared memory, blocks on a multiprocessor); --set changes parameters and settings\n"
+    "      one kernel on its way from Lua to machine code: spec, tile, llvm, asm, for GPUs sass (NVIDIA's where nvdisasm\n"
+    "      is found) and resources (registers, shared memory, blocks on a multiprocessor); --set changes parameters and\n"
+    "      settings\n"
     "  bladegen check [--target T] [--operator OP] [--quick]\n"
     "      runs every schedule and setting against its reference; ends with `N passed, N failed`\n"
     "  bladegen cases [--target T] [--operator OP,OP] [--quick] -o FILE\n"
@@ -37,8 +38,8 @@ static const char usage[] =
     "  bladegen samples [--target T] [--operator OP,OP] [--quick] -o FILE\n"
     "      kernels of a model of 8 billion parameters to be timed on such a machine (tests/gpu); --quick: tiny shapes\n"
     "\n"
-    "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64, sm_80, sm_86, sm_89, sm_90a,\n"
-    "                sm_100a, gfx90a, gfx942, gfx1100; simt:GPU is the code of a GPU, run by this CPU, for tests\n"
+    "  --target T    host (default), x86-64, x86-64-v3, x86-64-v4, x86-64-v4-bf16, aarch64, sm_80, sm_86, sm_89,\n"
+    "                sm_90a, sm_100a, gfx90a, gfx942, gfx1100; simt:GPU is the code of a GPU, run by this CPU, for tests\n"
     "  --weights W   auto (as stored, default), f32, bf16, f16, w8, w4, w4a16\n"
     "  --device D    whose tuned settings are used, as `bladetune show` names devices; none: the schedules' defaults\n"
     "                (default: this machine's)\n"
@@ -194,8 +195,8 @@ static bool show_code(const Kernel *k, const Target *t, bool resources, Buf *tex
     else if (ok && t->gpu)
         gpu_resources(k, t, &o.info, o.code.len, text);
     else if (ok)
-        buf_printf(text, "%8s %8s  %s\n%8zu %8lld  %s\n", "bytes", "scratch", "kernel", o.code.len, (long long)o.info.scratch,
-                   k->name);
+        buf_printf(text, "%8s %8s  %s\n%8zu %8lld  %s\n", "bytes", "scratch", "kernel", o.code.len,
+                   (long long)o.info.scratch, k->name);
     compiled_free(&o);
     return ok;
 }
