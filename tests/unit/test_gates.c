@@ -5,6 +5,7 @@
 
 #include "gpu/emit.h"
 #include "child.h"
+#include "generator.h"
 
 #include <llvm-c/Core.h>
 #include <llvm-c/IRReader.h>
@@ -415,6 +416,35 @@ static void copies_are_waited_for(void **state)
                                 "\ts_barrier\n", &err));
 }
 
+/* A schedule's `accepts` reaches the kernel, and its text form. */
+static void what_a_schedule_accepts(void **state)
+{
+    (void)state;
+    static const char text[] = "return schedule \"quantize\" { accepts = { \"notes\", \"spills\" } } (function(k, a, p, s)\n"
+                               "  k:tiles(\"tokens\")\nend)";
+    static const char wrong[] = "return schedule \"quantize\" { accepts = { \"heat\" } } (function(k) k:tiles(1) end)";
+    Err err = {0};
+    Generator *g = gen_open(SOURCE_DIR, target_find("sm_80", &err), &err);
+    assert_non_null(g);
+    gen_try_schedule(g, "quantize", wrong, strlen(wrong), &err);
+    assert_non_null(strstr(err.text, "accepts: 'heat' is none of spills, stack, notes"));
+    Buf printed = {0};
+    const Kernel *k = gen_try_schedule(g, "quantize", text, strlen(text), &err);
+    if (!k)
+        fail_msg("%s", err.text);
+    assert_int_equal(k->accepts, ACCEPT_SPILLS | ACCEPT_NOTES);
+    ir_print(k, &printed);
+    assert_non_null(strstr(printed.data, " accepts spills accepts notes"));
+    Kernel *read = ir_parse(printed.data, printed.len, "text", &err);
+    assert_non_null(read);
+    assert_int_equal(read->accepts, k->accepts);
+    assert_null(ir_parse("kernel \"k\" accepts heat\n", 24, "text", &err));
+    assert_non_null(strstr(err.text, "spills, stack or notes"));
+    kernel_free(read);
+    buf_free(&printed);
+    gen_close(g);
+}
+
 /* Any prefix of a code object, and any byte of its metadata changed, gives figures or a message. */
 static void broken_code_objects(void **state)
 {
@@ -458,7 +488,7 @@ int main(void)
         cmocka_unit_test(without_ptxas), cmocka_unit_test(stacks_show_in_ptx), cmocka_unit_test(without_lld),
         cmocka_unit_test(what_ptxas_said),
         cmocka_unit_test(occupancy_is_that_of_the_vendors), cmocka_unit_test(copies_are_waited_for),
-        cmocka_unit_test(broken_code_objects)};
+        cmocka_unit_test(what_a_schedule_accepts), cmocka_unit_test(broken_code_objects)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     buf_free(&ir);
     return failed;
