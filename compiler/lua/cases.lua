@@ -133,8 +133,13 @@ function cases_prepare(given)
       if schedule_of(name, case.p) then prepare_case(operators[name], case, given.quick) end
     end
   end
-  local kernels = { list = true }
-  for _, record in ipairs(kernel_list) do kernels[#kernels + 1] = record.index end
+  local kernels, wanted = { list = true }, {}
+  for _, c in ipairs(cases) do
+    for _, record in ipairs(c.records) do
+      if not wanted[record] then kernels[#kernels + 1] = record.index end
+      wanted[record] = true
+    end
+  end
   return json_encode { kernels = kernels, blobs = #blobs }
 end
 

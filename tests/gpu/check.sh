@@ -8,7 +8,7 @@
 #   --kit      the prepared folder (default: build-gpu)
 #   --device   auto (default), cuda, cuda:N, hip, hip:N, host
 #   --results  where the report goes (default: autotune/results)
-#   --quick    fewer sequences and tokens, for the stand-in drivers
+#   --quick    fewer sequences and tokens, for a folder made with --smoke and the stand-in drivers
 # Ends within 8 minutes; status 2: no folder, 3: no GPU.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -125,7 +125,7 @@ models() {
 }
 
 new=8 count=8 alone=3 chunks="1 7 64" tolerance=0.03
-[ -z "$quick" ] || new=3 count=3 alone=2 chunks=7
+[ -z "$quick" ] || new=2 count=3 alone=2 chunks=7 tokens=6
 say "$label"
 operators
 models

@@ -60,7 +60,9 @@ report_name() {
 kit_models() {
     local folder
     for folder in models/shakespeare-llama "$kit/models"/*; do
-        [ -f "$folder/config.json" ] && say "${folder##*/} $folder"
+        if [ -f "$folder/config.json" ]; then
+            say "${folder##*/} $folder"
+        fi
     done
 }
 

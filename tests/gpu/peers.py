@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What others reach on this GPU with the shapes that bench_kernels timed: PyTorch (cuBLAS, SDPA, F.rms_norm) and a plain
-W4A16 product in Triton; and the machine's limits as they see them. bench.sh runs each part in a process of its own.
+"""What others reach on this GPU with the shapes that bench_kernels timed: PyTorch (cuBLAS, SDPA, F.rms_norm) and a
+plain W4A16 product in Triton; and the machine's limits as they see them. bench.sh runs each part in a process of its own.
 
 usage: peers.py PART OURS.json OUT.json [--device cuda|cpu]
 PART: limits, matmul, int8, w4a16, attention, rmsnorm. OURS.json is what bench_kernels --json wrote. OUT.json gets
-{"part", "software", "limits": {name: bytes or operations a second}, "results": [{"peer", "who", "seconds" or "failure"}]}.
+{"part", "software", "limits": {name: bytes or operations a second}, "results": [{"name", "who", "seconds" or "failure"}]}.
 Without PyTorch it says so, writes nothing, and the status is 0.
 
 A time is the median over replays of a CUDA graph of many calls that go round copies of what a model reads from memory, as
@@ -14,6 +14,12 @@ import json
 import statistics
 import sys
 import time
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = None
 
 BEYOND_CACHES = 512 << 20
 MOST_COPIES = 64
@@ -82,15 +88,12 @@ def int8(torch, clock, peer):
     return clock.seconds(lambda i: torch._int_mm(x, weights[i].t()), len(weights))
 
 
-def w4a16_kernel():
-    """y = x W in Triton: codes of two columns of K in a byte, one bf16 scale a group of 128."""
-    import triton
-    import triton.language as tl
-
+if triton:
     @triton.jit
-    def kernel(x, w, scale, y, M, N, K: tl.constexpr, GROUP: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+    def w4a16_kernel(x, w, scale, y, M, N, K: tl.constexpr, GROUP: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+        """y = x W: a byte has the codes of a column of the group's first half (low) and second half, with one bf16 scale."""
         rows, columns = tl.program_id(1) * R + tl.arange(0, R), tl.program_id(0) * C + tl.arange(0, C)
-        low, half = tl.zeros((R, C), tl.float32), tl.arange(0, GROUP // 2)
+        total, half = tl.zeros((R, C), tl.float32), tl.arange(0, GROUP // 2)
         for g in range(0, K // GROUP):
             codes = tl.load(w + (g * (GROUP // 2) + half)[:, None] * N + columns[None, :])
             s = tl.load(scale + g * N + columns).to(tl.float32)
@@ -99,14 +102,13 @@ def w4a16_kernel():
             at = x + rows[:, None] * K + g * GROUP + half[None, :]
             a = tl.load(at, mask=rows[:, None] < M, other=0.0)
             b = tl.load(at + GROUP // 2, mask=rows[:, None] < M, other=0.0)
-            low += (tl.dot(a, first) + tl.dot(b, second)) * s[None, :]
-        tl.store(y + rows[:, None] * N + columns[None, :], low, mask=rows[:, None] < M)
-
-    return triton, kernel
+            total += (tl.dot(a, first) + tl.dot(b, second)) * s[None, :]
+        tl.store(y + rows[:, None] * N + columns[None, :], total, mask=rows[:, None] < M)
 
 
 def w4a16(torch, clock, peer):
-    triton, kernel = w4a16_kernel()
+    if not triton:
+        raise RuntimeError("Triton is not here")
     m, n, k, group = peer["m"], peer["n"], peer["k"], 128
     x = torch.randn(m, k, device=clock.device, dtype=torch.bfloat16)
     weights = clock.copies(torch.randint(0, 256, (k // 2, n), device=clock.device, dtype=torch.uint8))
@@ -115,7 +117,7 @@ def w4a16(torch, clock, peer):
 
     def run(rows, columns, warps):
         grid = (triton.cdiv(n, columns), triton.cdiv(m, rows))
-        return lambda i: kernel[grid](x, weights[i], scale, y, m, n, k, group, rows, columns, num_warps=warps)
+        return lambda i: w4a16_kernel[grid](x, weights[i], scale, y, m, n, k, group, rows, columns, num_warps=warps)
     check_w4a16(torch, x, weights[0], scale, y, run(16, 64, 4), group)
     choices = [(16, 32, 2), (16, 64, 4), (16, 128, 4)] if m <= 16 else [(64, 64, 4), (64, 128, 4), (128, 128, 8)]
     return min(clock.seconds(run(*c), len(weights)) for c in choices)

@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
     --build) build=$2; shift ;;
     --out) kit=$2; shift ;;
     --quick) quick=(--quick) ;;
-    --smoke) smoke=1 quick=(--quick) ;;
+    --smoke) smoke=1 quick=(--quick) tokens=6 ;;
     -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     -*) echo "prepare.sh: unknown option '$1' (see --help)" >&2; exit 2 ;;
     *) targets+=("$1") ;;
