@@ -402,8 +402,8 @@ static bool load(Loader *l, Arena *a, const ObjectSource *src, void **entries, O
     return protect(l, code, err);
 }
 
-bool object_load_with(const ObjectSource *sources, size_t count, ObjectResolver *resolve, void **entries, ObjectCode *code,
-                      Err *err)
+bool object_load_with(const ObjectSource *sources, size_t count, ObjectResolver *resolve, void **entries,
+                      ObjectCode *code, Err *err)
 {
     *code = (ObjectCode){0};
     Arena *a = arena_new();

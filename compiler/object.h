@@ -29,8 +29,8 @@ typedef void *ObjectResolver(const char *name);
 /* Loads all objects and gives the address of each one's symbol. The bytes are untrusted as far as the format goes: a
  * malformed object is an error. On failure nothing stays mapped. */
 bool object_load(const ObjectSource *sources, size_t count, void **entries, ObjectCode *code, Err *err);
-bool object_load_with(const ObjectSource *sources, size_t count, ObjectResolver *resolve, void **entries, ObjectCode *code,
-                      Err *err); /* resolve may be NULL */
+bool object_load_with(const ObjectSource *sources, size_t count, ObjectResolver *resolve, void **entries,
+                      ObjectCode *code, Err *err); /* resolve may be NULL */
 void object_unload(ObjectCode *code);
 
 #endif

@@ -1,5 +1,5 @@
-/* verify.c - runs one kernel on the host for `bladegen check`: compile, load, all blocks in order. A simt target's kernel
- * runs twice, with warps and lanes in either order, on buffers between guard pages. */
+/* verify.c - runs one kernel on the host for `bladegen check`: compile, load, all blocks in order. A simt target's
+ * kernel runs twice, with warps and lanes in either order, on buffers between guard pages. */
 #include "verify.h"
 #include "object.h"
 #include "simt/guard.h"
@@ -49,8 +49,8 @@ static void copies_free(Copies *c)
         guard_free(&c->memory[i]);
 }
 
-static bool copy_one(Copies *c, int i, const char *name, const void *from, int64_t bytes, bool read_only, uint8_t poison,
-                     Err *err)
+static bool copy_one(Copies *c, int i, const char *name, const void *from, int64_t bytes, bool read_only,
+                     uint8_t poison, Err *err)
 {
     if (!guard_alloc(&c->memory[i], (size_t)bytes, (uintptr_t)from % GUARD_ALIGN, poison, err))
         return false;
@@ -64,7 +64,8 @@ static bool copy_one(Copies *c, int i, const char *name, const void *from, int64
 }
 
 /* What lies around the buffers differs between the orders, so that results that depend on it do. */
-static bool copies_new(Copies *c, const Kernel *k, void *const *buffers, const int64_t *sizes, SimtOrder order, Err *err)
+static bool copies_new(Copies *c, const Kernel *k, void *const *buffers, const int64_t *sizes, SimtOrder order,
+                       Err *err)
 {
     uint8_t poison = order == SIMT_REVERSE ? 0x7F : 0xFF;
     for (size_t i = 0; i < k->mem.len; i++) {
@@ -74,14 +75,15 @@ static bool copies_new(Copies *c, const Kernel *k, void *const *buffers, const i
         if (m->index + 1 >= SIMT_MAX_ARGUMENTS)
             return err_set(err, "more than %d buffers", SIMT_MAX_ARGUMENTS - 1);
         c->count = MAX(c->count, m->index + 1);
-        if (!copy_one(c, m->index, m->name, buffers[m->index], memory_bytes(m, sizes), m->access == ACCESS_IN, poison, err))
+        if (!copy_one(c, m->index, m->name, buffers[m->index], memory_bytes(m, sizes), m->access == ACCESS_IN, poison,
+                      err))
             return false;
     }
     return copy_one(c, c->count++, "sizes", sizes, SIZE_COUNT * (int64_t)sizeof *sizes, true, poison, err);
 }
 
-static bool run_copies(const Kernel *k, const Target *t, const void *entry, const KernelInfo *info, const int64_t *sizes,
-                       SimtOrder order, Copies *c, Err *err)
+static bool run_copies(const Kernel *k, const Target *t, const void *entry, const KernelInfo *info,
+                       const int64_t *sizes, SimtOrder order, Copies *c, Err *err)
 {
     SimtLaunch launch = {k->name, entry, c->argument, c->count, kernel_blocks(k, sizes), info->threads, t->gpu->wave,
                          info->shared, order, c->region, c->count};
@@ -104,8 +106,8 @@ static bool compare(const Kernel *k, const Copies *forward, const Copies *revers
         const Guarded *a = &forward->memory[m->index], *b = &reverse->memory[m->index];
         for (size_t at = 0; at < a->size; at++)
             if (a->data[at] != b->data[at])
-                return err_set(err, "kernel '%s': a race, or a read outside of a buffer: byte %zu of '%s' depends on the "
-                               "order in which threads run", k->name, at, m->name);
+                return err_set(err, "kernel '%s': a race, or a read outside of a buffer: byte %zu of '%s' depends on "
+                               "the order in which threads run", k->name, at, m->name);
     }
     for (size_t i = 0; i < k->mem.len; i++) {
         const Memory *m = &k->mem.at[i];

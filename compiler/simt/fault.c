@@ -1,5 +1,5 @@
-/* fault.c - what the processor refuses while a kernel runs becomes a message: the handler sends the thread to a stack of
- * its own, where it says what was wrong and leaves. Signals that no kernel caused go to who had them before. */
+/* fault.c - what the processor refuses while a kernel runs becomes a message: the handler sends the thread to a stack
+ * of its own, where it says what was wrong and leaves. Signals that no kernel caused go to who had them before. */
 #include "machine.h"
 
 #include <errno.h>
@@ -107,7 +107,8 @@ static void handler(int signal, siginfo_t *info, void *context)
         hand_on(signal, info, context);
         return;
     }
-    fault = (Fault){.signal = signal, .address = (uintptr_t)info->si_addr, .thread = fiber_top((void *)sp, sizeof(Thread))};
+    fault = (Fault){.signal = signal, .address = (uintptr_t)info->si_addr};
+    fault.thread = fiber_top((void *)sp, sizeof(Thread));
     fault.kernel = info->si_code == SI_KERNEL || (signal == SIGBUS && info->si_code == BUS_ADRALN);
     fault.write = r[REG_ERR] & 2;
     uint8_t *top = m->stacks + (size_t)(m->capacity + 1) * FIBER_SLOT - 4096;

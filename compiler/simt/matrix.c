@@ -64,7 +64,8 @@ INLINE void give(const Product *p, void *registers, int i, double v)
     memcpy((char *)registers + 4 * i, p->integer ? (void *)&whole : (void *)&real, 4);
 }
 
-/* c += a b, by strips of 8 columns. The terms are exact in a double, so it makes no difference whether the processor fuses. */
+/* c += a b, by strips of 8 columns. The terms are exact in a double: it makes no difference whether the processor
+ * fuses. */
 INLINE void multiply_body(Product *p)
 {
     for (int i = 0; i < p->m; i++)

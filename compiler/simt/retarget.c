@@ -1,5 +1,5 @@
-/* retarget.c - GPU module to CPU module; see retarget.h. Address spaces are part of types, which nothing changes in place:
- * they go in the module's text, which is read back; the rest is done on the new module. */
+/* retarget.c - GPU module to CPU module; see retarget.h. Address spaces are part of types, which nothing changes in
+ * place: they go in the module's text, which is read back; the rest is done on the new module. */
 #include "retarget.h"
 
 #include <llvm-c/Analysis.h>
@@ -84,7 +84,8 @@ static bool place_shared(Retarget *r, LLVMModuleRef module, LLVMTargetDataRef la
 /* Length of `addrspace(N)` with what separates it from what comes before, if s begins with that. */
 static size_t address_space(const char *s)
 {
-    size_t n = starts(s, ", addrspace(") ? 12 : starts(s, " addrspace(") ? 11 : 0, digits = n ? strspn(s + n, "0123456789") : 0;
+    size_t n = starts(s, ", addrspace(") ? 12 : starts(s, " addrspace(") ? 11 : 0;
+    size_t digits = n ? strspn(s + n, "0123456789") : 0;
     return digits && s[n + digits] == ')' ? n + digits + 1 : 0;
 }
 
@@ -387,8 +388,8 @@ static bool lower_intrinsic(Retarget *r, V function, V call, const char *name)
     return true;
 }
 
-/* Of two zeros GPUs' max gives +0 and min -0; x86's the second operand. Where both are equal their bits are the same but
- * for the signs of zeros, which `and` and `or` choose. */
+/* Of two zeros GPUs' max gives +0 and min -0; x86's the second operand. Where both are equal their bits are the same
+ * but for the signs of zeros, which `and` and `or` choose. */
 static void symmetric_zeros(const Retarget *r, V call, bool max)
 {
     V a = LLVMGetOperand(call, 0), b = LLVMGetOperand(call, 1);

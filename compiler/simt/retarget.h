@@ -5,7 +5,8 @@
 #include "../target.h"
 #include <llvm-c/TargetMachine.h>
 
-/* The host target whose instructions the SIMT machine's code uses: fused multiply-add and half floats, any PC since 2013. */
+/* The host target whose instructions the SIMT machine's code uses: fused multiply-add and half floats; any PC since
+ * 2013. */
 #define SIMT_HOST "x86-64-v3"
 
 /* A new module, in the same context, for `machine`: other triple and data layout, one address space; every intrinsic of

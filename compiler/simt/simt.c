@@ -116,15 +116,16 @@ static void call_kernel(const SimtLaunch *l)
 {
     typedef void *P;
     typedef void Kernel8(P, P, P, P, P, P, P, P);
-    typedef void Kernel32(P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P);
+    typedef void Kernel32(P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P,
+                          P);
     P a[SIMT_MAX_ARGUMENTS] = {0};
     memcpy(a, l->arguments, sizeof(P) * (size_t)l->count);
     if (l->count <= 8)
         ((Kernel8 *)(uintptr_t)l->entry)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
     else
-        ((Kernel32 *)(uintptr_t)l->entry)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12],
-                                          a[13], a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22], a[23],
-                                          a[24], a[25], a[26], a[27], a[28], a[29], a[30], a[31]);
+        ((Kernel32 *)(uintptr_t)l->entry)(
+            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15], a[16],
+            a[17], a[18], a[19], a[20], a[21], a[22], a[23], a[24], a[25], a[26], a[27], a[28], a[29], a[30], a[31]);
 }
 
 /* A thread runs the kernel once for every block. */
@@ -185,7 +186,8 @@ static bool run_collective(Warp *w, const Thread *t)
     return !w->machine->failed;
 }
 
-/* Runs the collectives whose lanes are all there; false when no thread can go on. Mostly all lanes have come to the same. */
+/* Runs the collectives whose lanes are all there; false when no thread can go on. Mostly all lanes have come to the
+ * same. */
 static bool meet(Warp *w)
 {
     Machine *m = w->machine;
@@ -205,9 +207,11 @@ static bool meet(Warp *w)
 static bool check_stop(const Warp *w)
 {
     const Thread *first = warp_lane(w, 0);
-    for (int l = 0; l < w->lanes; l++)
-        if (warp_lane(w, l)->state == STATE_MEETING)
-            return diverged(warp_lane(w, l), missing(w, warp_lane(w, l)), "all lanes of the mask must come to the same call");
+    for (int l = 0; l < w->lanes; l++) {
+        const Thread *t = warp_lane(w, l);
+        if (t->state == STATE_MEETING)
+            return diverged(t, missing(w, t), "all lanes of the mask must come to the same call");
+    }
     for (int l = 1; l < w->lanes; l++) {
         const Thread *t = warp_lane(w, l);
         if (t->state != first->state || (t->state == STATE_BARRIER && t->site != first->site))
@@ -279,7 +283,8 @@ static bool run_block(Machine *m)
             return false;
     }
     if (!shared_intact(m))
-        machine_fail(m, NULL, "writes on-chip memory beyond its %lld bytes, or before it", (long long)m->launch->shared);
+        machine_fail(m, NULL, "writes on-chip memory beyond its %lld bytes, or before it",
+                     (long long)m->launch->shared);
     return !m->failed;
 }
 
@@ -355,7 +360,8 @@ static bool reserve_shared(Machine *m, int64_t bytes, Err *err)
 
 static bool check_launch(const SimtLaunch *l, Err *err)
 {
-    if ((l->wave != 32 && l->wave != 64) || l->threads < l->wave || l->threads > SIMT_MAX_THREADS || l->threads % l->wave)
+    bool waves = l->wave == 32 || l->wave == 64;
+    if (!waves || l->threads < l->wave || l->threads > SIMT_MAX_THREADS || l->threads % l->wave)
         return err_set(err, "kernel '%s': %d threads a block in warps of %d", l->name, l->threads, l->wave);
     if (l->count < 0 || l->count > SIMT_MAX_ARGUMENTS)
         return err_set(err, "kernel '%s': %d arguments, more than %d", l->name, l->count, SIMT_MAX_ARGUMENTS);
@@ -367,7 +373,8 @@ static bool check_launch(const SimtLaunch *l, Err *err)
 bool simt_launch(const SimtLaunch *launch, Err *err)
 {
     Machine *m = machine_own();
-    if (!check_launch(launch, err) || !reserve_stacks(m, launch->threads, err) || !reserve_shared(m, launch->shared, err))
+    if (!check_launch(launch, err) || !reserve_stacks(m, launch->threads, err) ||
+        !reserve_shared(m, launch->shared, err))
         return false;
     m->launch = launch;
     m->err = err;

@@ -34,11 +34,11 @@ typedef struct SimtLaunch {
 } SimtLaunch;
 
 /* Runs all blocks, one after the other, in the calling thread; several threads may call it at a time. False and a
- * message when the kernel broke a rule; then outputs are unspecified. Takes over SIGSEGV, SIGBUS, SIGFPE and SIGILL, and
- * hands on what does not come from a kernel. */
+ * message when the kernel broke a rule; then outputs are unspecified. Takes over SIGSEGV, SIGBUS, SIGFPE and SIGILL,
+ * and hands on what does not come from a kernel. */
 bool simt_launch(const SimtLaunch *launch, Err *err);
 
-/* Address of a function that retargeted code calls ("simt_mma_bf16"), for the object loader; NULL when there is none. */
+/* Address of a function that retargeted code calls ("simt_mma_bf16"), for the object loader; NULL: there is none. */
 void *simt_symbol(const char *name);
 
 #endif

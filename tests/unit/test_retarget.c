@@ -1,5 +1,5 @@
-/* Tests of compiler/simt with code: kernels for NVPTX and AMDGPU as LLVM text, retargeted, loaded and run; and faults put
- * into them, each of which must show. */
+/* Tests of compiler/simt with code: kernels for NVPTX and AMDGPU as LLVM text, retargeted, loaded and run; and faults
+ * put into them, each of which must show. */
 #include "test.h"
 
 #include "dtype.h"
@@ -104,7 +104,8 @@ static const char mirror[] =
     "  %i = add i32 %base, %t\n"
     "  %px = getelementptr float, ptr addrspace(1) %x, i32 %i\n"
     "  %v = load float, ptr addrspace(1) %px, align 4\n"
-    "  %ps = getelementptr float, ptr addrspace(3) getelementptr inbounds (i8, ptr addrspace(3) @shared, i64 256), i32 %t\n"
+    "  %ps = getelementptr float, ptr addrspace(3) getelementptr inbounds (i8, ptr addrspace(3) @shared, i64 256), "
+    "i32 %t\n"
     "  store float %v, ptr addrspace(3) %ps, align 4\n"
     "  call void @llvm.nvvm.barrier0()\n"
     "  %last = sub i32 %n, 1\n"
@@ -152,8 +153,8 @@ static void nvidia_exchange(void **state)
 
 /* ---- NVIDIA: a pipeline of asynchronous copies ---------------------------------------------------------------- */
 
-/* Sums 4 tiles of 32 words, two of them on their way at a time, the last one only 8 bytes a lane of 16. A lane reads what its
- * neighbour's copy brought, so the wait alone does not do. */
+/* Sums 4 tiles of 32 words, two of them on their way at a time, the last one only 8 bytes a lane of 16. A lane reads
+ * what its neighbour's copy brought, so the wait alone does not do. */
 static const char pipeline[] =
     "@shared = external addrspace(3) global [0 x i8], align 128\n"
     "define ptx_kernel void @kernel(ptr addrspace(1) %x, ptr addrspace(1) %y) {\n"
@@ -222,19 +223,21 @@ static void asynchronous_copies(void **state)
                 want[l] += x[128 * i + 4 * (l ^ 1) + w];
     Case c = {nvptx, pipeline, 32, 32, 1, 1024, sizeof x, x};
     gives(&c, want, sizeof want);
-    shows(&c, "wait.group(i32 1)", "wait.group(i32 2)", want, sizeof want);                       /* too lax */
-    shows(&c, "  call void @llvm.nvvm.bar.warp.sync(i32 -1)\n", "", want, sizeof want);           /* only one's own copy */
-    shows(&c, "  call void @llvm.nvvm.barrier0()\n", "", want, sizeof want);                      /* overwritten while read */
+    shows(&c, "wait.group(i32 1)", "wait.group(i32 2)", want, sizeof want); /* too lax */
+    shows(&c, "  call void @llvm.nvvm.bar.warp.sync(i32 -1)\n", "", want, sizeof want); /* only one's own copy */
+    shows(&c, "  call void @llvm.nvvm.barrier0()\n", "", want, sizeof want); /* overwritten while read */
     shows(&c, "select i1 %is3, i32 8, i32 16", "select i1 %is3, i32 16, i32 16", want, sizeof want); /* no edge mask */
     refuses(&c, "shl i32 %stage, 9", "shl i32 %next, 9", "on-chip memory, which has 1024 bytes");
     refuses(&c, "%g0 = getelementptr i8, ptr addrspace(1) %x, i32 %o",
-            "%o4 = or i32 %o, 4\n  %g0 = getelementptr i8, ptr addrspace(1) %x, i32 %o4", "misaligned: asynchronous copy");
+            "%o4 = or i32 %o, 4\n  %g0 = getelementptr i8, ptr addrspace(1) %x, i32 %o4",
+            "misaligned: asynchronous copy");
     refuses(&c, "icmp slt i32 %next, 4", "icmp slt i32 %next, 9", "past the end of 'x'");
 }
 
 /* ---- NVIDIA: matrices ----------------------------------------------------------------------------------------- */
 
-/* y[16][8] = A[16][16] B[16][8], both bf16, B stored by columns: one mma, its operands loaded as the PTX ISA has them. */
+/* y[16][8] = A[16][16] B[16][8], both bf16, B stored by columns: one mma, its operands loaded as the PTX ISA has
+ * them. */
 static const char matrix[] =
     "define ptx_kernel void @kernel(ptr addrspace(1) %x, ptr addrspace(1) %y) {\n"
     "  %t = call i32 @llvm.nvvm.read.ptx.sreg.tid.x()\n"
@@ -255,8 +258,8 @@ static const char matrix[] =
     "  %a3 = load i32, ptr addrspace(1) %p3, align 4\n"
     "  %b0 = load i32, ptr addrspace(1) %q0, align 4\n"
     "  %b1 = load i32, ptr addrspace(1) %q1, align 4\n"
-    "  %d = call { float, float, float, float } @llvm.nvvm.mma.m16n8k16.row.col.bf16(i32 %a0, i32 %a1, i32 %a2, i32 %a3, "
-    "i32 %b0, i32 %b1, float 0.0, float 0.0, float 0.0, float 1.0)\n"
+    "  %d = call { float, float, float, float } @llvm.nvvm.mma.m16n8k16.row.col.bf16(i32 %a0, i32 %a1, i32 %a2, "
+    "i32 %a3, i32 %b0, i32 %b1, float 0.0, float 0.0, float 0.0, float 1.0)\n"
     "  %d0 = extractvalue { float, float, float, float } %d, 0\n"
     "  %d1 = extractvalue { float, float, float, float } %d, 1\n"
     "  %d2 = extractvalue { float, float, float, float } %d, 2\n"
@@ -273,8 +276,8 @@ static const char matrix[] =
     "  ret void\n"
     "}\n"
     "declare i32 @llvm.nvvm.read.ptx.sreg.tid.x()\n"
-    "declare { float, float, float, float } @llvm.nvvm.mma.m16n8k16.row.col.bf16(i32, i32, i32, i32, i32, i32, float, float, "
-    "float, float)\n";
+    "declare { float, float, float, float } @llvm.nvvm.mma.m16n8k16.row.col.bf16(i32, i32, i32, i32, i32, i32, "
+    "float, float, float, float)\n";
 
 static float small(uint32_t i)
 {
@@ -301,8 +304,8 @@ static void nvidia_matrices(void **state)
 
 /* ---- AMD ------------------------------------------------------------------------------------------------------ */
 
-/* 64 lanes: a butterfly by ds_bpermute, a row mirror by dpp; through on-chip memory whose address goes through 32 bits, and a
- * private array. */
+/* 64 lanes: a butterfly by ds_bpermute, a row mirror by dpp; through on-chip memory whose address goes through 32 bits,
+ * and a private array. */
 static const char wave[] =
     "@shared = internal addrspace(3) global [512 x i8] poison, align 128\n"
     "define amdgpu_kernel void @kernel(ptr addrspace(1) inreg noalias %x, ptr addrspace(1) inreg %y) #0 {\n"
@@ -326,7 +329,8 @@ static const char wave[] =
     "  call void @llvm.amdgcn.s.barrier()\n"
     "  fence syncscope(\"workgroup\") acquire\n"
     "  %ro = sub i32 512, %so\n"
-    "  %rp = getelementptr i8, ptr addrspace(3) getelementptr inbounds (i8, ptr addrspace(3) @shared, i32 -8), i32 %ro\n"
+    "  %rp = getelementptr i8, ptr addrspace(3) getelementptr inbounds (i8, ptr addrspace(3) @shared, i32 -8), "
+    "i32 %ro\n"
     "  %r = load i32, ptr addrspace(3) %rp, align 8\n"
     "  %e = and i32 %t, 3\n"
     "  %pa = getelementptr i32, ptr addrspace(5) %a, i32 %e\n"
@@ -341,7 +345,7 @@ static const char wave[] =
     "declare i32 @llvm.amdgcn.ds.bpermute(i32, i32) convergent\n"
     "declare i32 @llvm.amdgcn.update.dpp.i32(i32, i32, i32 immarg, i32 immarg, i32 immarg, i1 immarg) convergent\n"
     "declare void @llvm.amdgcn.s.barrier() convergent\n"
-    "attributes #0 = { \"amdgpu-flat-work-group-size\"=\"64,64\" \"target-cpu\"=\"gfx90a\" \"uniform-work-group-size\"=\"true\" }\n"
+    "attributes #0 = { \"amdgpu-flat-work-group-size\"=\"64,64\" \"target-cpu\"=\"gfx90a\" }\n"
     "!0 = !{}\n";
 
 static void amd_exchange(void **state)
@@ -372,8 +376,8 @@ static const char wmma[] =
     "  %pb = getelementptr i8, ptr addrspace(1) %pa, i32 512\n"
     "  %a = load <16 x i16>, ptr addrspace(1) %pa, align 16\n"
     "  %b = load <16 x i16>, ptr addrspace(1) %pb, align 16\n"
-    "  %d = call <8 x float> @llvm.amdgcn.wmma.f32.16x16x16.bf16.v8f32.v16i16(<16 x i16> %a, <16 x i16> %b, <8 x float> "
-    "zeroinitializer)\n"
+    "  %d = call <8 x float> @llvm.amdgcn.wmma.f32.16x16x16.bf16.v8f32.v16i16(<16 x i16> %a, <16 x i16> %b, "
+    "<8 x float> zeroinitializer)\n"
     "  %d2 = call <8 x float> @llvm.maxnum.v8f32(<8 x float> %d, <8 x float> splat (float -50.0))\n"
     "  %yo = shl i32 %t, 5\n"
     "  %py = getelementptr i8, ptr addrspace(1) %y, i32 %yo\n"
@@ -381,7 +385,8 @@ static const char wmma[] =
     "  ret void\n"
     "}\n"
     "declare i32 @llvm.amdgcn.workitem.id.x()\n"
-    "declare <8 x float> @llvm.amdgcn.wmma.f32.16x16x16.bf16.v8f32.v16i16(<16 x i16>, <16 x i16>, <8 x float>) convergent\n"
+    "declare <8 x float> @llvm.amdgcn.wmma.f32.16x16x16.bf16.v8f32.v16i16(<16 x i16>, <16 x i16>, <8 x float>) "
+    "convergent\n"
     "declare <8 x float> @llvm.maxnum.v8f32(<8 x float>, <8 x float>)\n";
 
 static void amd_wmma(void **state)
@@ -467,9 +472,10 @@ static void signs_of_zeros(void **state)
 static const char edges[] =
     "@shared = external addrspace(3) global [0 x i8], align 128\n"
     "define ptx_kernel void @kernel(ptr addrspace(1) %x, ptr addrspace(1) %y) {\n"
-    "  %v = call <4 x i32> @llvm.masked.load.v4i32.p1(ptr addrspace(1) %x, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x i32> "
-    "zeroinitializer)\n"
-    "  call void @llvm.masked.store.v4i32.p1(<4 x i32> %v, ptr addrspace(1) %y, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 1>)\n"
+    "  %v = call <4 x i32> @llvm.masked.load.v4i32.p1(ptr addrspace(1) %x, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, "
+    "<4 x i32> zeroinitializer)\n"
+    "  call void @llvm.masked.store.v4i32.p1(<4 x i32> %v, ptr addrspace(1) %y, i32 4, "
+    "<4 x i1> <i1 1, i1 1, i1 1, i1 1>)\n"
     "  call void @llvm.memcpy.p3.p1.i64(ptr addrspace(3) @shared, ptr addrspace(1) %x, i64 12, i1 false)\n"
     "  %p = getelementptr i8, ptr addrspace(3) @shared, i32 8\n"
     "  %w = load i32, ptr addrspace(3) %p, align 4\n"
@@ -507,7 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nvidia_exchange), cmocka_unit_test(asynchronous_copies), cmocka_unit_test(nvidia_matrices),
         cmocka_unit_test(amd_exchange),    cmocka_unit_test(amd_wmma),            cmocka_unit_test(divergence),
-        cmocka_unit_test(signs_of_zeros),  cmocka_unit_test(masked_edges),        cmocka_unit_test(unknown_instructions),
+        cmocka_unit_test(signs_of_zeros),  cmocka_unit_test(masked_edges),
+        cmocka_unit_test(unknown_instructions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

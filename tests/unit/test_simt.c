@@ -1,5 +1,5 @@
-/* Tests of compiler/simt without a compiler: C functions as kernels, shims called by name. Matrix instructions against the
- * tables of tests/golden/simt, which say what lies where. */
+/* Tests of compiler/simt without a compiler: C functions as kernels, shims called by name. Matrix instructions against
+ * the tables of tests/golden/simt, which say what lies where. */
 #include "test.h"
 
 #include "dtype.h"
@@ -33,8 +33,9 @@ typedef void Kernel(void *a, void *b);
 static bool launch(Kernel *kernel, void *a, void *b, int threads, int wave, int64_t on_chip, SimtOrder order, Err *err)
 {
     void *arguments[] = {a, b};
-    return simt_launch(&(SimtLaunch){.name = "test", .entry = (void *)(uintptr_t)kernel, .arguments = arguments, .count = 2,
-                                     .blocks = 3, .threads = threads, .wave = wave, .shared = on_chip, .order = order}, err);
+    SimtLaunch l = {.name = "test", .entry = (void *)(uintptr_t)kernel, .arguments = arguments, .count = 2, .blocks = 3,
+                    .threads = threads, .wave = wave, .shared = on_chip, .order = order};
+    return simt_launch(&l, err);
 }
 
 static void run(Kernel *kernel, void *a, void *b, int threads, int wave, SimtOrder order)
@@ -56,7 +57,8 @@ static void refused(Kernel *kernel, void *a, int threads, int wave, const char *
                 fail_msg("'%s' is not in: %s", words[i], err.text);
     }
 }
-#define REFUSED(kernel, a, threads, wave, ...) refused(kernel, a, threads, wave, (const char *const[]){__VA_ARGS__, NULL})
+#define REFUSED(kernel, a, threads, wave, ...) \
+    refused(kernel, a, threads, wave, (const char *const[]){__VA_ARGS__, NULL})
 
 /* ---- threads, barriers, on-chip memory ------------------------------------------------------------------------ */
 
@@ -166,7 +168,8 @@ static void not_in_mask(void *unused, void *unused2)
 static void divergence_is_told(void **state)
 {
     (void)state;
-    REFUSED(one_warp_leaves, NULL, 64, 32, "kernel 'test', block 0", "has ended", "waits at a barrier (call 7)", "warps");
+    REFUSED(one_warp_leaves, NULL, 64, 32, "kernel 'test', block 0", "has ended", "waits at a barrier (call 7)",
+            "warps");
     REFUSED(one_lane_leaves, NULL, 64, 32, "thread 37 has ended", "waits at a barrier (call 7)");
     REFUSED(two_barriers, NULL, 64, 64, "barrier (call 7)", "barrier (call 8)");
     REFUSED(vote_or_barrier, NULL, 64, 32, "vote.sync.any (call 9)", "barrier (call 7)");
@@ -212,7 +215,8 @@ static void deep(void *a, void *unused)
 static void on_chip_bounds(void **state)
 {
     (void)state;
-    REFUSED(shared_past_end, (void *)(intptr_t)256, 32, 32, "thread 5: writes byte 256 of on-chip memory, which has 256");
+    REFUSED(shared_past_end, (void *)(intptr_t)256, 32, 32,
+            "thread 5: writes byte 256 of on-chip memory, which has 256");
     REFUSED(shared_past_end, (void *)(intptr_t)-1, 32, 32, "writes on-chip memory beyond its 256 bytes, or before it");
     REFUSED(deep, NULL, 32, 32, "thread 5", "stack");
 }
@@ -279,8 +283,8 @@ static void faults_are_told(void **state)
     }
     guard_read_only(&g);
     void *arguments[] = {g.data, NULL};
-    assert_false(simt_launch(&(SimtLaunch){"test", (void *)(uintptr_t)write_at, arguments, 2, 1, 32, 32, 0, SIMT_FORWARD,
-                                           regions, 1}, &err));
+    SimtLaunch l = {"test", (void *)(uintptr_t)write_at, arguments, 2, 1, 32, 32, 0, SIMT_FORWARD, regions, 1};
+    assert_false(simt_launch(&l, &err));
     assert_non_null(strstr(err.text, "writes byte 0 of 'weights', which it may not"));
     guard_free(&g);
     order_and_poison(NULL); /* the machine goes on as if nothing had been */
@@ -350,20 +354,27 @@ static void shuffles(void **state)
 {
     (void)state;
     static const Shuffled rows[] = {
-        {"simt_shfl_bfly", 1, 31, {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 17, 16, 19, 18, 21, 20, 23, 22, 25,
-                                   24, 27, 26, 29, 28, 31, 30}},
-        {"simt_shfl_bfly", 16, 31, {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 0, 1, 2, 3, 4, 5, 6, 7, 8,
-                                    9, 10, 11, 12, 13, 14, 15}},
-        {"simt_shfl_idx", 5, 31, {5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
-                                  5}},
-        {"simt_shfl_up", 3, 0, {0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-                                24, 25, 26, 27, 28}},
-        {"simt_shfl_down", 30, 31, {30, 31, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
-                                    25, 26, 27, 28, 29, 30, 31}},
-        {"simt_shfl_idx", 2, 31 | 24 << 8, {2, 2, 2, 2, 2, 2, 2, 2, 10, 10, 10, 10, 10, 10, 10, 10, 18, 18, 18, 18, 18, 18, 18,
-                                            18, 26, 26, 26, 26, 26, 26, 26, 26}},
-        {"simt_shfl_down", 6, 7 | 24 << 8, {6, 7, 2, 3, 4, 5, 6, 7, 14, 15, 10, 11, 12, 13, 14, 15, 22, 23, 18, 19, 20, 21, 22,
-                                            23, 30, 31, 26, 27, 28, 29, 30, 31}},
+        {"simt_shfl_bfly", 1, 31,
+         {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14,
+          17, 16, 19, 18, 21, 20, 23, 22, 25, 24, 27, 26, 29, 28, 31, 30}},
+        {"simt_shfl_bfly", 16, 31,
+         {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+          0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
+        {"simt_shfl_idx", 5, 31,
+         {5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
+          5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5}},
+        {"simt_shfl_up", 3, 0,
+         {0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+          13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28}},
+        {"simt_shfl_down", 30, 31,
+         {30, 31, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+          16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}},
+        {"simt_shfl_idx", 2, 31 | 24 << 8,
+         {2, 2, 2, 2, 2, 2, 2, 2, 10, 10, 10, 10, 10, 10, 10, 10,
+          18, 18, 18, 18, 18, 18, 18, 18, 26, 26, 26, 26, 26, 26, 26, 26}},
+        {"simt_shfl_down", 6, 7 | 24 << 8,
+         {6, 7, 2, 3, 4, 5, 6, 7, 14, 15, 10, 11, 12, 13, 14, 15,
+          22, 23, 18, 19, 20, 21, 22, 23, 30, 31, 26, 27, 28, 29, 30, 31}},
     };
     int out[32];
     for (size_t i = 0; i < COUNT(rows); i++)
@@ -372,7 +383,8 @@ static void shuffles(void **state)
             run(do_shuffle, out, NULL, 32, 32, (SimtOrder)order);
             for (int l = 0; l < 32; l++)
                 if (out[l] != rows[i].expect[l])
-                    fail_msg("%s %u: lane %d reads %d, not %d", rows[i].name, rows[i].select, l, out[l], rows[i].expect[l]);
+                    fail_msg("%s %u: lane %d reads %d, not %d", rows[i].name, rows[i].select, l, out[l],
+                             rows[i].expect[l]);
         }
 }
 
@@ -428,19 +440,39 @@ static void data_parallel_primitives(void **state)
         uint32_t dpp[4];
         uint32_t expect[20];
     } rows[] = {
-        {{0xB1, 15, 15, 0}, {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 17, 16, 19, 18}}, /* quad_perm 1,0,3,2 */
-        {{0x1B, 15, 15, 0}, {3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16}}, /* 3,2,1,0 */
-        {{0x101, 15, 15, 0}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 1000, 17, 18, 19, 20}}, /* row_shl:1 */
-        {{0x112, 15, 15, 1}, {0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0, 0, 16, 17}},        /* row_shr:2 */
-        {{0x124, 15, 15, 0}, {12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 28, 29, 30, 31}},    /* row_ror:4 */
-        {{0x140, 15, 15, 0}, {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 31, 30, 29, 28}},    /* row_mirror */
-        {{0x141, 15, 15, 0}, {7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8, 23, 22, 21, 20}},    /* half_mirror */
-        {{0x142, 14, 15, 0}, {1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000,
-                              15, 15, 15, 15}},                                                          /* row_bcast:15 */
-        {{0x140, 15, 1, 0}, {15, 14, 13, 12, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 31, 30,
-                             29, 28}},                                                                  /* bank 0 only */
-        {{0x161, 15, 15, 0}, {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 17, 16, 19, 18}},    /* row_xmask:1 */
-        {{0x153, 15, 15, 0}, {3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 19, 19, 19, 19}},          /* row_share:3 */
+        {{0xB1, 15, 15, 0}, /* quad_perm 1,0,3,2 */
+         {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14,
+          17, 16, 19, 18}},
+        {{0x1B, 15, 15, 0}, /* 3,2,1,0 */
+         {3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12,
+          19, 18, 17, 16}},
+        {{0x101, 15, 15, 0}, /* row_shl:1 */
+         {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 1000,
+          17, 18, 19, 20}},
+        {{0x112, 15, 15, 1}, /* row_shr:2 */
+         {0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+          0, 0, 16, 17}},
+        {{0x124, 15, 15, 0}, /* row_ror:4 */
+         {12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+          28, 29, 30, 31}},
+        {{0x140, 15, 15, 0}, /* row_mirror */
+         {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
+          31, 30, 29, 28}},
+        {{0x141, 15, 15, 0}, /* half_mirror */
+         {7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8,
+          23, 22, 21, 20}},
+        {{0x142, 14, 15, 0}, /* row_bcast:15 */
+         {1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000,
+          15, 15, 15, 15}},
+        {{0x140, 15, 1, 0}, /* bank 0 only */
+         {15, 14, 13, 12, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000,
+          31, 30, 29, 28}},
+        {{0x161, 15, 15, 0}, /* row_xmask:1 */
+         {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14,
+          17, 16, 19, 18}},
+        {{0x153, 15, 15, 0}, /* row_share:3 */
+         {3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+          19, 19, 19, 19}},
     };
     uint32_t out[64];
     for (size_t i = 0; i < COUNT(rows); i++) {

@@ -89,11 +89,12 @@ static void broken_rules_are_told(void **state)
     static const struct {
         const char *from, *to, *want;
     } rows[] = {
-        {"icmp ult i64 %wide, %n", "icmp ule i64 %wide, %n", "kernel 'halves', block 1, thread 36: reads 1 bytes past the end "
-                                                             "of 'x' of 400 bytes"},
+        {"icmp ult i64 %wide, %n", "icmp ule i64 %wide, %n",
+         "kernel 'halves', block 1, thread 36: reads 1 bytes past the end of 'x' of 400 bytes"},
         {"%py = getelementptr i32, ptr addrspace(1) %y, i32 %i", "%py = getelementptr i32, ptr addrspace(1) %y, i32 %b",
          "kernel 'halves': a race, or a read outside of a buffer: byte 0 of 'y' depends on the order"},
-        {"ptr addrspace(1) %y, i32 %i", "ptr addrspace(1) %x, i32 %i", "thread 0: writes byte 0 of 'x', which it may not"},
+        {"ptr addrspace(1) %y, i32 %i", "ptr addrspace(1) %x, i32 %i",
+         "thread 0: writes byte 0 of 'x', which it may not"},
         {"%v = load i32, ptr addrspace(1) %px, align 4", "%v = load i32, ptr addrspace(1) %px, align 8",
          "thread 1: misaligned"},
         {"store i32 %h, ptr addrspace(1) %py, align 4",

@@ -3,9 +3,9 @@
 instruction that the SIMT machine knows. Each rule below is a sentence of the vendor's document, in the direction in
 which the document states it; README.md has the sources.
 
-A table begins with `instruction operand rows columns`; then for every row of the matrix its cells, `lane.element`, where
-an element counts 16-bit or 8-bit operands, or 32-bit accumulators, from the lowest bits of the first register on. A cell of
-WMMA's operands has two lanes, `lane.element+lane.element`.
+A table begins with `instruction operand rows columns`; then for every row of the matrix its cells, `lane.element`,
+where an element counts 16-bit or 8-bit operands, or 32-bit accumulators, from the lowest bits of the first register on.
+A cell of WMMA's operands has two lanes, `lane.element+lane.element`.
 """
 
 def by_lane(lanes, elements, row, col):
