@@ -261,20 +261,23 @@ local function attention_split(p)
   return math.min(2048, (32 << 20) // (4 * p.heads * round_up(p.head_dim, 16)))
 end
 
-function Graph:emit_attention(node, out)
-  local plan, p, q = self.plan, node.p, node.inputs[1]
-  local qkv, offsets = self:emit_matmul(node.inputs)
-  local rope, norms = p.rope, p.norms
-  local heads = { heads = p.heads, kv_heads = p.kv_heads, head_dim = p.head_dim, page = page_tokens, kv = self.kv }
-  local function with(more)
-    for key, value in pairs(heads) do more[key] = value end
-    return more
+local function merged(...)
+  local all = {}
+  for _, t in ipairs { ... } do
+    for key, value in pairs(t) do all[key] = value end
   end
+  return all
+end
+
+-- q rotated, k and v to their pages. Returns the buffers of q and of the pages.
+local function emit_rotary(self, node, heads)
+  local plan, p, rope, norms = self.plan, node.p, node.p.rope, node.p.norms
+  local qkv, offsets = self:emit_matmul(node.inputs)
   self.inv_freq = self.inv_freq or {}
   local key = canonical(rope.inv_freq)
   self.inv_freq[key] = self.inv_freq[key] or plan:constant("inv_freq", padded(rope.inv_freq))
-  local turned = with { rotary = rope.rotary, style = p.style or "halves", factor = rope.factor + 0.0,
-    scale = (p.scale or p.head_dim ^ -0.5) + 0.0, offsets = offsets, qk_norm = norms and true or nil, eps = norms and norms.eps }
+  local turned = merged(heads, { rotary = rope.rotary, style = p.style or "halves", factor = rope.factor + 0.0,
+    scale = (p.scale or p.head_dim ^ -0.5) + 0.0, offsets = offsets, qk_norm = norms and true or nil, eps = norms and norms.eps })
   local rotary = build("rotary", turned)
   local args = { qkv, plan:input("positions"), plan:input("kv_slot"), self.inv_freq[key] }
   if norms then
@@ -285,32 +288,41 @@ function Graph:emit_attention(node, out)
   self:expect(self.kv ~= "s8" or p.head_dim % 16 == 0, "a KV cache of int8 needs heads of a multiple of 16 columns, not %d", p.head_dim)
   local pages = {}
   for i, name in ipairs(self.kv == "s8" and { "k", "v", "k scales", "v scales" } or { "k", "v" }) do
-    pages[i] = plan:buffer { name = ("kv %s %s"):format(name, q.name), kind = "kv", page_bytes = page_bytes(rotary.args[#args + 1 + i]) }
+    pages[i] = plan:buffer { name = ("kv %s %s"):format(name, node.inputs[1].name), kind = "kv",
+                             page_bytes = page_bytes(rotary.args[#args + 1 + i]) }
   end
   local function by_rows(bucket) return build("rotary", turned, nil, bucket) end
   plan:launch("step", target.gpu and by_rows or rotary, concat(args, { query }, pages))
   plan:release(qkv)
+  return query, pages
+end
 
-  local tile = prefill_tile(heads)
-  plan.prefill_tile = tile
-  local y
-  for _, kind in ipairs { { tile = 1, tiles = "decode_tiles" }, { tile = tile, tiles = "prefill_tiles" } } do
-    local split = kind.tile == 1 and kv_in_runs(heads) and attention_split(heads) or nil
-    local what = with { tile = kind.tile, tiles = kind.tiles, window = p.window, segment = attention_segment, out = out, split = split }
-    local record = build("attention", what)
-    y = y or plan:activation(record.args[#record.args - (split and 2 or 0)])
-    local rooms = {}
-    for i = 1, split and 2 or 0 do rooms[i] = plan:activation(record.args[#record.args - 2 + i]) end
-    plan:launch("step", record, concat({ query }, pages,
-                                       { plan:input("positions"), plan:input(kind.tiles), plan:input("block_table"), y }, rooms))
-    if split then
-      local merged = { heads = p.heads, head_dim = p.head_dim, page = page_tokens, segment = attention_segment, split = split,
-                       tiles = kind.tiles, window = p.window, out = out }
-      plan:launch("step", build("attention_combine", merged), concat(rooms, { plan:input("positions"), plan:input(kind.tiles), y }))
-      for _, id in ipairs(rooms) do plan:release(id) end
-    end
-  end
-  plan:release(query)
+-- Attention over one kind of tiles into y, a new buffer unless it is given; and the merge, where segments are spread.
+local function emit_tiles(self, what, query, pages, y)
+  local plan = self.plan
+  local tiles, positions = plan:input(what.tiles), plan:input("positions")
+  local record, rooms = build("attention", what), {}
+  y = y or plan:activation(record.args[#record.args - (what.split and 2 or 0)])
+  for i = 1, what.split and 2 or 0 do rooms[i] = plan:activation(record.args[#record.args - 2 + i]) end
+  plan:launch("step", record, concat({ query }, pages, { positions, tiles, plan:input("block_table"), y }, rooms))
+  if not what.split then return y end
+  local p = merged(what)
+  p.kv_heads, p.kv, p.tile = nil, nil, nil
+  plan:launch("step", build("attention_combine", p), concat(rooms, { positions, tiles, y }))
+  for _, id in ipairs(rooms) do plan:release(id) end
+  return y
+end
+
+function Graph:emit_attention(node, out)
+  local p = node.p
+  local heads = { heads = p.heads, kv_heads = p.kv_heads, head_dim = p.head_dim, page = page_tokens, kv = self.kv }
+  local query, pages = emit_rotary(self, node, heads)
+  local what = merged(heads, { window = p.window, segment = attention_segment, out = out })
+  local split = kv_in_runs(heads) and attention_split(heads) or nil
+  self.plan.prefill_tile = prefill_tile(heads)
+  local y = emit_tiles(self, merged(what, { tile = 1, tiles = "decode_tiles", split = split }), query, pages)
+  emit_tiles(self, merged(what, { tile = self.plan.prefill_tile, tiles = "prefill_tiles" }), query, pages, y)
+  self.plan:release(query)
   return y
 end
 
