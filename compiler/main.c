@@ -168,7 +168,7 @@ static int cmd_diff(const Options *o)
     return status ? status : !same;
 }
 
-static int cmd_list(const Options *o)
+static void list_for(const Options *o)
 {
     const Target *t;
     Generator *g = open_generator(o, &t);
@@ -176,9 +176,29 @@ static int cmd_list(const Options *o)
     Buf out = {0};
     if (!gen_list(g, &out, &err))
         die("%s", err.text);
-    printf("%-14s %-8s %-10s %s\n%s", "operator", "target", "schedule", "settings", out.data);
+    fwrite(out.data, 1, out.len, stdout);
     buf_free(&out);
     gen_close(g);
+}
+
+/* Of one target; or, when none is named, of the host's family and of GPUs', and the targets of both. */
+static int cmd_list(const Options *o)
+{
+    Options of = *o;
+    printf("%-18s %-7s %-8s %-30s %s\n", "operator", "target", "schedule", "", "settings");
+    list_for(&of);
+    if (o->targets.len)
+        return 0;
+    of.target = "sm_90a";
+    list_for(&of);
+    const Target *t;
+    for (int gpus = 0; gpus < 2; gpus++) {
+        printf(gpus ? "\ngpu:  " : "\nhost: ");
+        for (int i = 0; (t = target_at(i)); i++)
+            if ((t->gpu != NULL) == gpus && !t->simt)
+                printf(" %s", t->name);
+    }
+    printf("\nsimt:TARGET is code for a GPU that this CPU runs, for tests\n");
     return 0;
 }
 

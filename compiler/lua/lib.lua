@@ -94,6 +94,7 @@ function schedule(op)
       declaration.tag = declaration.name .. "@" .. source_hash -- what tuned settings were tuned for
       local list = schedules[op]
       if own_schedules then list.own = (list.own or 0) + 1 end -- before the host's
+      declaration.own = own_schedules
       table.insert(list, body == nil and 1 or own_schedules and list.own or #list + 1, declaration)
       return declaration
     end
@@ -352,7 +353,8 @@ function list_operators()
         for i, c in ipairs(s.settings[set]) do choices[i] = type(c) == "table" and canonical(c) or tostring(c) end
         settings[#settings + 1] = set .. "=" .. table.concat(choices, "|")
       end
-      lines[#lines + 1] = ("%-14s %-8s %-10s %s"):format(name, target.family, s.name, table.concat(settings, " "))
+      local how = s.external and s.external.file or s.own and "" or target.gpu and "as on the host" or ""
+      lines[#lines + 1] = ("%-18s %-7s %-8s %-30s %s"):format(name, target.family, s.name, how, table.concat(settings, " ")):gsub(" +$", "")
     end
   end
   return table.concat(lines, "\n") .. "\n"
