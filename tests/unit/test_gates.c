@@ -420,7 +420,7 @@ static void copies_are_waited_for(void **state)
 static void what_a_schedule_accepts(void **state)
 {
     (void)state;
-    static const char text[] = "return schedule \"quantize\" { accepts = { \"notes\", \"spills\" } } (function(k, a, p, s)\n"
+    static const char text[] = "return schedule \"quantize\" { accepts = { \"notes\", \"spills\" } } (function(k)\n"
                                "  k:tiles(\"tokens\")\nend)";
     static const char wrong[] = "return schedule \"quantize\" { accepts = { \"heat\" } } (function(k) k:tiles(1) end)";
     Err err = {0};
