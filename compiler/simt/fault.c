@@ -9,7 +9,7 @@
 #include <string.h>
 #include <ucontext.h>
 
-enum { ALT_STACK = 64 << 10, NEAR = 1 << 20 /* bytes from a region that still count as meant for it */ };
+enum { ALT_STACK = 64 << 10, NEAR = 16 << 20 /* bytes from a region that still count as meant for it */ };
 
 static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 static struct sigaction before[COUNT(caught)];

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, FENCE = 1 << 20 /* bytes that fault on either side */ };
+enum { PAGE = 4096, FENCE = 16 << 20 /* bytes that fault on either side */ };
 
 bool guard_alloc(Guarded *g, size_t size, size_t phase, uint8_t poison, Err *err)
 {

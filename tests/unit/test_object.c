@@ -121,6 +121,34 @@ static void refusals_say_why(void **state)
     file_unmap(&pic);
 }
 
+static int add_five(int v)
+{
+    return v + 5;
+}
+
+static void *known(const char *name)
+{
+    return strcmp(name, "unknown_function") ? NULL : (void *)(uintptr_t)add_five;
+}
+
+static void callers_resolve_functions(void **state)
+{
+    (void)state;
+    Err err = {0};
+    FileMap undefined = map(OBJECT_UNDEFINED), pic = map(OBJECT_PIC);
+    ObjectSource src[] = {source(&undefined, "u"), source(&pic, "p")};
+    void *entries[2];
+    ObjectCode code;
+    if (!object_load_with(src, 2, known, entries, &code, &err))
+        fail_msg("%s", err.text);
+    int v = 37;
+    ((void (*)(int *))(uintptr_t)entries[0])(&v);
+    assert_int_equal(v, 42);
+    object_unload(&code);
+    file_unmap(&undefined);
+    file_unmap(&pic);
+}
+
 /* Any cut and any changed byte either loads or is refused; the sanitizers see the rest. The code is not run. */
 static void damaged_objects_do_no_harm(void **state)
 {
@@ -150,7 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(objects_run),
         cmocka_unit_test(memory_is_write_xor_execute),
-        cmocka_unit_test(refusals_say_why),
+        cmocka_unit_test(refusals_say_why), cmocka_unit_test(callers_resolve_functions),
         cmocka_unit_test(damaged_objects_do_no_harm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
