@@ -37,7 +37,7 @@ class AddAnOperator(unittest.TestCase):
         table = (ROOT / "README.md").read_text().split("## Where things are")[1].split("## Changing things")[0]
         named = re.findall(r"`([a-z0-9_/*]+)\.(?:c|h|lua|inc)`", table)
         patterns = [re.compile(name.split("/")[-1].replace("*", "[a-z0-9_]*")) for name in named]
-        present = [path for folder in ("compiler", "compiler/host", "compiler/lua", "runtime", "autotune", "templates", "templates/models")
+        present = [path for folder in ("compiler", "compiler/host", "compiler/gpu", "compiler/simt", "compiler/lua", "runtime", "autotune", "templates", "templates/models")
                    for path in (ROOT / folder).iterdir() if path.suffix in (".c", ".h", ".lua", ".inc")]
         for path in present:
             if path.parent.name != "templates":
