@@ -257,7 +257,7 @@ local function prefill_tile(p)
 end
 
 -- Rooms for segments that blocks compute apart (templates/attention.lua): up to 2048, in 32 MiB.
-local function attention_split(p)
+function attention_split(p)
   return math.min(2048, (32 << 20) // (4 * p.heads * round_up(p.head_dim, 16)))
 end
 

@@ -3,8 +3,9 @@
 -- of any plan:
 --   "cases": [{ operator, parameters, name, sizes, operations, moved = bytes that must pass through memory,
 --               peak = limit that operations are held against, peer = what others would have to compute, or absent,
---               args = [{ name, type, access, bytes, cold = comes from memory, never from a cache, data = [s32] or absent }],
---               candidates = [{ kernel, settings }], unbuilt = [{ label, why }] }]
+--               buffers = [{ name, type, written, bytes, cold = comes from memory, never from a cache, data = [s32] or absent }],
+--               candidates = [{ launches = [{ kernel, buffers = [their numbers] }], settings }], unbuilt = [{ label, why }] }]
+-- Some operators are two launches, one after the other: what several blocks computed apart is put together by a second kernel.
 
 local config = {
   architectures = { "LlamaForCausalLM" }, model_type = "llama", vocab_size = 128256, hidden_size = 4096, intermediate_size = 14336,
@@ -40,20 +41,46 @@ local function is_cold(d)
   return true
 end
 
--- The arguments, and the bytes of all.
-local function describe_args(record, sizes, data)
-  local list, moved = { list = true }, 0
-  for i, d in ipairs(record.args) do
-    local bytes = blade.bytes(d, sizes)
-    list[i] = { name = d.name, type = d.elem, access = d.access, bytes = bytes, cold = is_cold(d) }
-    if data and data[d.name] then
-      local values = { list = true }
-      for n = 1, bytes // bytes_of(d.elem) do values[n] = data[d.name](n - 1) end
-      list[i].data = values
+-- The buffers of a sample: the arguments of its first kernel, and what only its second has. Names are the first one's.
+local function describe_buffers(c)
+  local list, number, data = { list = true }, {}, c.w.data or {}
+  local function buffer(name, d)
+    local at = number[name]
+    if not at then
+      list[#list + 1] = { name = name, type = d.elem, written = d.access ~= "in", bytes = blade.bytes(d, c.w.sizes), cold = is_cold(d) }
+      at = #list - 1
+      number[name] = at
+      if data[name] then
+        local values = { list = true }
+        for n = 1, list[at + 1].bytes // bytes_of(d.elem) do values[n] = data[name](n - 1) end
+        list[at + 1].data = values
+      end
     end
-    moved = moved + bytes * (d.access == "inout" and 2 or 1)
+    return at
   end
-  return list, moved
+  c.first, c.second = { list = true }, { list = true }
+  for i, d in ipairs(c.candidates[1].args) do c.first[i] = buffer(d.name, d) end
+  for i, d in ipairs(c.w.second and c.w.second.record.args or {}) do
+    c.second[i] = buffer(c.w.second.names[d.name] or d.name, d)
+  end
+  return list
+end
+
+-- Bytes that must pass through memory: what goes in and what comes out, not what passes between the two kernels.
+local function moved_bytes(c)
+  local moved, between = 0, {}
+  for _, d in ipairs(c.w.second and c.w.second.record.args or {}) do
+    if d.access == "in" then
+      between[c.w.second.names[d.name] or d.name] = true
+    else
+      moved = moved + blade.bytes(d, c.w.sizes) * (d.access == "inout" and 2 or 1)
+    end
+  end
+  for _, d in ipairs(c.candidates[1].args) do
+    local bytes = blade.bytes(d, c.w.sizes) * (d.access == "inout" and 2 or 1)
+    if d.access == "in" or not c.w.second then moved = moved + bytes end
+  end
+  return moved
 end
 
 -- The defaults of a bucket, and what changes one setting of them and makes sense.
@@ -68,7 +95,7 @@ local function settings_of(sch, p, bucket)
   return list
 end
 
--- w = { name, sizes, bucket, data, operations, peak, peer }
+-- w = { name, sizes, bucket, data, operations, peak, peer, second = { record, names = {its argument = the first's} } or nil }
 local function add(sch, p, w)
   local c = { op = sch.op, p = p, w = w, candidates = {}, unbuilt = { list = true } }
   for _, s in ipairs(settings_of(sch, p, w.bucket)) do
@@ -84,15 +111,29 @@ end
 
 -- ---- operators ------------------------------------------------------------------------------------------------------
 
+-- As Graph:launch_matmul: calls of few rows compute pieces of a cut K side by side, which a second kernel adds up.
+local function in_parts(p)
+  local part = { part = true }
+  for key, value in pairs(p) do
+    if key ~= "residual" and key ~= "bias" then part[key] = value end
+  end
+  local merge = { n = p.n, k = p.k, group = p.group, cut = p.cut, act = p.act, bias = p.bias, residual = p.residual }
+  return part, { record = build("matmul_merge", merge), names = { x = "y", x2 = "y2", y = "result" } }
+end
+
+local function add_matmul(sch, p, rows)
+  local tune, sizes, run, second = operators.matmul.tune, { tokens = rows }, p, nil
+  if p.cut and rows <= 32 then run, second = in_parts(p) end
+  add(sch, run, { name = ("matmul %s, %d x %d%s, %d rows"):format(p.w, p.k, p.n, p.act and " x 2" or "", rows),
+    bucket = rows <= 1 and 1 or rows <= 32 and 32 or 0, sizes = sizes, operations = tune.operations(p, sizes), peak = tune.peak(p),
+    second = second, peer = { kind = "matmul", format = p.w, m = rows, n = p.n * (p.act and 2 or 1), k = p.k } })
+end
+
 local function add_matmuls()
   for _, weights in ipairs(formats) do
     for _, o in ipairs(operators_of(weights).matmul) do
-      local p, size, tune = o.p, o.p.over or "tokens", operators.matmul.tune
-      for _, rows in ipairs(not p.over and (quick and { 1, 5 } or { 1, 16, 64, 512, 4096 }) or {}) do
-        local sizes = { [size] = rows }
-        add(o.sch, p, { name = ("matmul %s, %d x %d%s, %d rows"):format(p.w, p.k, p.n, p.act and " x 2" or "", rows),
-          bucket = rows <= 1 and 1 or rows <= 32 and 32 or 0, sizes = sizes, operations = tune.operations(p, sizes), peak = tune.peak(p),
-          peer = { kind = "matmul", format = p.w, m = rows, n = p.n * (p.act and 2 or 1), k = p.k } })
+      for _, rows in ipairs(not (o.p.over or o.p.part) and (quick and { 1, 40 } or { 1, 16, 64, 512, 4096 }) or {}) do
+        add_matmul(o.sch, o.p, rows)
       end
     end
   end
@@ -110,9 +151,13 @@ local function add_attention(sch, p, what, seqs, each, context)
       return ({ t // per * each + first, math.min(p.tile, each - first), t // per, 0 })[i % 4 + 1]
     end,
   }
-  local tune = operators.attention.tune
+  local tune, second = operators.attention.tune, nil
+  if p.split then
+    second = { names = {}, record = build("attention_combine", { heads = p.heads, head_dim = p.head_dim, page = p.page, segment = p.segment,
+                                                                  split = p.split, tiles = p.tiles, window = p.window, out = p.out }) }
+  end
   add(sch, p, { name = ("%s, %d heads on %d, %d x %d tokens at %d"):format(what, p.heads, p.kv_heads, seqs, each, context),
-    sizes = sizes, data = data, operations = tune.operations(p, sizes, data), peak = tune.peak(p),
+    sizes = sizes, data = data, operations = tune.operations(p, sizes, data), peak = tune.peak(p), second = second,
     peer = { kind = "attention", heads = p.heads, kv_heads = p.kv_heads, head_dim = p.head_dim, seqs = seqs, tokens = each,
              context = context } })
 end
@@ -123,6 +168,7 @@ local function add_attentions()
       local p = {}
       for key, value in pairs(o.p) do p[key] = value end
       p.heads = 8 * p.kv_heads
+      p.split = p.split and attention_split(p)
       for _, sch in ipairs(schedules.attention) do
         if not sch.fits or sch.fits(p) then
           add_attention(sch, p, "paged decode", quick and 2 or 32, 1, quick and 64 or 8192)
@@ -169,6 +215,7 @@ function samples_prepare(given)
   end
   for _, c in ipairs(samples) do
     for _, record in ipairs(c.candidates) do want(record.index) end
+    if c.w.second then want(c.w.second.record.index) end
   end
   return json_encode { kernels = kernels, blobs = 0 }
 end
@@ -193,15 +240,19 @@ function samples_json(given)
   end
   for i, c in ipairs(samples) do
     local d = { operator = c.op, parameters = parameters_text(c.p), name = c.w.name, sizes = c.w.sizes, operations = c.w.operations,
-                peak = c.w.peak, peer = c.w.peer, unbuilt = c.unbuilt, candidates = { list = true }, args = { list = true } }
+                peak = c.w.peak, peer = c.w.peer, unbuilt = c.unbuilt, candidates = { list = true }, buffers = { list = true } }
+    if c.candidates[1] then d.buffers, d.moved = describe_buffers(c), moved_bytes(c) end
     for _, record in ipairs(c.candidates) do
-      if compiled(record.index) then
-        table.insert(d.candidates, { kernel = place(record), settings = canonical(record.s):sub(2, -2) })
+      local second = c.w.second and c.w.second.record
+      local failed = not compiled(record.index) and record or second and not compiled(second.index) and second
+      if failed then
+        table.insert(d.unbuilt, { label = failed.label, why = given.failures[tostring(failed.index)] })
       else
-        table.insert(d.unbuilt, { label = record.label, why = given.failures[tostring(record.index)] })
+        local launches = { list = true, { kernel = place(record), buffers = c.first } }
+        if second then launches[2] = { kernel = place(second), buffers = c.second } end
+        table.insert(d.candidates, { launches = launches, settings = canonical(record.s):sub(2, -2) })
       end
     end
-    if c.candidates[1] then d.args, d.moved = describe_args(c.candidates[1], c.w.sizes, c.w.data) end
     described[i] = d
   end
   local fields = plain_plan(list, given.code)

@@ -15,7 +15,7 @@
 
 #include "case_file.h"
 
-enum { MOST_COPIES = 64, MOST_LAUNCHES = 256, REPLAYS = 9, MOST_COMPARED = 64 << 20 };
+enum { MOST_COPIES = 64, MOST_ROUNDS = 256, MOST_LAUNCHES = 4, REPLAYS = 9, MOST_COMPARED = 64 << 20 };
 static const double sample_seconds = 4e-3, limit_seconds = 0.05;
 static const int64_t beyond_caches = (int64_t)512 << 20, limit_bytes = (int64_t)2 << 30;
 
@@ -29,22 +29,22 @@ typedef struct Bench {
     const char *output;
 } Bench;
 
-typedef struct Arg {
+typedef struct Buffer {
     const char *name;
     DType type;
     int64_t bytes;
     bool cold, written;
     const json_t *data;
-} Arg;
+} Buffer;
 
 typedef struct Sample {
     const json_t *json;
     const char *name, *peak;
     int64_t sizes[SIZE_COUNT];
-    Arg args[PLAN_MAX_ARGS];
-    int args_count, copies;
+    Buffer buffers[PLAN_MAX_ARGS];
+    int buffers_count, copies;
     double operations, moved;
-    void *address[MOST_COPIES][PLAN_MAX_ARGS];
+    void *address[MOST_COPIES][PLAN_MAX_ARGS]; /* of each copy, by buffer */
 } Sample;
 
 /* ---- time ------------------------------------------------------------------------------------------------------- */
@@ -55,43 +55,51 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Work to be timed: `launch` number i of a row. */
+typedef struct Launch {
+    int kernel, args_count;
+    int64_t blocks;
+    void *args[MOST_COPIES][PLAN_MAX_ARGS];
+} Launch;
+
+/* Work to be timed: in each round all launches, on the next of the copies. */
 typedef struct Timed {
     Bench *b;
-    int kernel, args_count, copies;
-    int64_t blocks;
-    void *(*address)[PLAN_MAX_ARGS];
+    int copies, launches_count;
+    Launch launches[MOST_LAUNCHES];
 } Timed;
 
-static void launch_all(const Timed *t, int count)
+static void run_rounds(Timed *t, int count)
 {
     for (int i = 0; i < count; i++)
-        t->b->d->ops->launch(t->b->d, t->kernel, t->address[i % t->copies], t->args_count, t->b->sizes, t->blocks);
+        for (int n = 0; n < t->launches_count; n++) {
+            Launch *l = &t->launches[n];
+            t->b->d->ops->launch(t->b->d, l->kernel, l->args[i % t->copies], l->args_count, t->b->sizes, l->blocks);
+        }
 }
 
-static double once(const Timed *t, void *graph, int count, Err *err)
+static double once(Timed *t, void *graph, int count, Err *err)
 {
     double start = now_seconds();
     if (graph)
         t->b->d->ops->replay(t->b->d, graph);
     else
-        launch_all(t, count);
+        run_rounds(t, count);
     return t->b->d->ops->sync(t->b->d, err) ? now_seconds() - start : -1;
 }
 
-/* Seconds of a launch; negative and a message when the device fails. */
-static double time_launches(const Timed *t, Err *err)
+/* Seconds of a round; negative and a message when the device fails. */
+static double time_round(Timed *t, Err *err)
 {
     const DeviceOps *ops = t->b->d->ops;
     double warm = once(t, NULL, 1, err), one = warm < 0 ? -1 : once(t, NULL, 1, err), times[REPLAYS];
     if (one < 0 || t->b->smoke)
         return one;
-    int count = (int)MAX(1, MIN(sample_seconds / one, MOST_LAUNCHES)), replays = one > 0.1 ? 3 : REPLAYS;
+    int count = (int)MAX(1, MIN(sample_seconds / one, MOST_ROUNDS)), replays = one > 0.1 ? 3 : REPLAYS;
     count = count < t->copies ? count : (count + t->copies - 1) / t->copies * t->copies;
     void *graph = NULL;
     if (ops->record) {
         ops->record(t->b->d);
-        launch_all(t, count);
+        run_rounds(t, count);
         graph = ops->recorded(t->b->d);
     }
     bool ok = once(t, graph, count, err) >= 0;
@@ -118,14 +126,18 @@ static void set_sizes(Bench *b, const int64_t sizes[SIZE_COUNT])
 static double run_limit(Bench *b, const PlanLimit *l, char *in, char *out, int64_t rows, Err *err)
 {
     int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
-    void *address[1][PLAN_MAX_ARGS] = {{in}};
+    Timed *t = xcalloc(1, sizeof *t);
+    *t = (Timed){.b = b, .copies = 1, .launches_count = 1};
+    Launch *work = &t->launches[0];
+    *work = (Launch){l->kernel, MAX(l->inputs, 1) + 1, plan_blocks(&b->file.plan->kernels[l->kernel], sizes), {{in}}};
     char *at = in;
     for (int i = 0; i < l->inputs; at += plan_room(l->input_bytes[i++]))
-        address[0][i] = at;
-    address[0][MAX(l->inputs, 1)] = out;
+        work->args[0][i] = at;
+    work->args[0][MAX(l->inputs, 1)] = out;
     set_sizes(b, sizes);
-    Timed t = {b, l->kernel, MAX(l->inputs, 1) + 1, 1, plan_blocks(&b->file.plan->kernels[l->kernel], sizes), address};
-    return time_launches(&t, err);
+    double seconds = time_round(t, err);
+    free(t);
+    return seconds;
 }
 
 /* Blocks of a limit that takes no input of its own: as many as take a moment. */
@@ -189,15 +201,14 @@ static bool measure_limits(Bench *b, Err *err)
 
 /* ---- samples ---------------------------------------------------------------------------------------------------- */
 
-static bool read_arg(const json_t *o, Arg *a, Err *err)
+static bool read_buffer(const json_t *o, Buffer *a, Err *err)
 {
-    const char *type, *access;
+    const char *type;
     if (!json_get_str(o, "name", "", &a->name, err) || !json_get_str(o, "type", "", &type, err) ||
-        !json_get_str(o, "access", "", &access, err) || !json_get_bool(o, "cold", false, &a->cold, err) ||
+        !json_get_bool(o, "written", false, &a->written, err) || !json_get_bool(o, "cold", false, &a->cold, err) ||
         !json_get_int(o, "bytes", 0, (int64_t)1 << 38, 0, &a->bytes, err))
         return false;
     a->type = dtype_parse(type, strlen(type));
-    a->written = strcmp(access, "in") != 0;
     a->data = json_object_get(o, "data");
     if (a->data && (a->type != DT_S32 || (int64_t)json_array_size(a->data) * 4 > a->bytes))
         return err_set(err, "data of %s do not fit it", a->name);
@@ -206,22 +217,22 @@ static bool read_arg(const json_t *o, Arg *a, Err *err)
 
 static bool read_sample(const json_t *o, Sample *s, Err *err)
 {
-    const json_t *args = json_object_get(o, "args");
-    *s = (Sample){.json = o, .args_count = (int)json_array_size(args), .copies = 1};
+    const json_t *buffers = json_object_get(o, "buffers");
+    *s = (Sample){.json = o, .buffers_count = (int)json_array_size(buffers), .copies = 1};
     if (!json_get_str(o, "name", "", &s->name, err) || !json_get_str(o, "peak", "f32", &s->peak, err) ||
         !json_get_real(o, "operations", 0, 1e24, 0, &s->operations, err) ||
         !json_get_real(o, "moved", 0, 1e18, 0, &s->moved, err) || !case_sizes(o, s->sizes, err))
         return false;
-    if (s->args_count > PLAN_MAX_ARGS)
-        return err_set(err, "%d arguments", s->args_count);
-    for (int i = 0; i < s->args_count; i++)
-        if (!read_arg(json_array_get(args, (size_t)i), &s->args[i], err))
+    if (s->buffers_count > PLAN_MAX_ARGS)
+        return err_set(err, "%d buffers", s->buffers_count);
+    for (int i = 0; i < s->buffers_count; i++)
+        if (!read_buffer(json_array_get(buffers, (size_t)i), &s->buffers[i], err))
             return false;
     return true;
 }
 
 /* Integers that are sums of groups stay small; everything else is random. */
-static void fill_arg(Bench *b, const Arg *a, void *to, uint64_t seed)
+static void fill_buffer(Bench *b, const Buffer *a, void *to, uint64_t seed)
 {
     if (a->data || a->type == DT_S32) {
         int32_t *v = xcalloc((size_t)a->bytes / 4 + 1, sizeof *v);
@@ -240,8 +251,8 @@ static int copies_needed(const Bench *b, const Sample *s)
 {
     int64_t available, total, cold = 0;
     b->d->ops->memory(b->d, &available, &total);
-    for (int i = 0; i < s->args_count; i++)
-        cold += s->args[i].cold ? s->args[i].bytes : 0;
+    for (int i = 0; i < s->buffers_count; i++)
+        cold += s->buffers[i].cold ? s->buffers[i].bytes : 0;
     int64_t wanted = cold ? (beyond_caches + cold - 1) / cold : 1;
     return b->smoke ? 1 : (int)MAX(MIN(MIN(wanted, MOST_COPIES), available / 3 / MAX(cold, 1)), 1);
 }
@@ -249,54 +260,79 @@ static int copies_needed(const Bench *b, const Sample *s)
 static bool place(Bench *b, Sample *s, Err *err)
 {
     s->copies = copies_needed(b, s);
-    for (int i = 0; i < s->args_count; i++)
+    for (int i = 0; i < s->buffers_count; i++)
         for (int c = 0; c < s->copies; c++) {
-            const Arg *a = &s->args[i];
+            const Buffer *a = &s->buffers[i];
             void *shared = c && !a->cold ? s->address[0][i] : NULL;
             s->address[c][i] = shared ? shared : b->d->ops->alloc(b->d, (size_t)a->bytes + 64, DEVICE_LOCAL, err);
             if (!s->address[c][i])
                 return false;
             if (!shared)
-                fill_arg(b, a, s->address[c][i], (uint64_t)(i * MOST_COPIES + c + 1));
+                fill_buffer(b, a, s->address[c][i], (uint64_t)(i * MOST_COPIES + c + 1));
         }
     return b->d->ops->sync(b->d, err);
 }
 
 static void release(Bench *b, Sample *s)
 {
-    for (int i = 0; i < s->args_count; i++)
+    for (int i = 0; i < s->buffers_count; i++)
         for (int c = 0; c < s->copies; c++)
-            if (s->address[c][i] && (!c || s->args[i].cold))
-                b->d->ops->free(b->d, s->address[c][i], (size_t)s->args[i].bytes + 64);
+            if (s->address[c][i] && (!c || s->buffers[i].cold))
+                b->d->ops->free(b->d, s->address[c][i], (size_t)s->buffers[i].bytes + 64);
 }
 
-static Timed timed(Bench *b, Sample *s, int kernel)
+/* The work of a candidate; NULL and a message when it names what is not there. The caller frees it. */
+static Timed *timed(Bench *b, const Sample *s, const json_t *candidate, Err *err)
 {
-    return (Timed){b, kernel, s->args_count, s->copies, plan_blocks(&b->file.plan->kernels[kernel], s->sizes), s->address};
+    const json_t *list = json_object_get(candidate, "launches"), *o;
+    Timed *t = xcalloc(1, sizeof *t);
+    *t = (Timed){.b = b, .copies = s->copies, .launches_count = (int)json_array_size(list)};
+    bool ok = t->launches_count >= 1 && t->launches_count <= MOST_LAUNCHES;
+    size_t i;
+    json_array_foreach((json_t *)list, i, o) {
+        const json_t *args = json_object_get(o, "buffers");
+        Launch *l = ok ? &t->launches[i] : NULL;
+        int64_t kernel = json_integer_value(json_object_get(o, "kernel"));
+        ok = ok && kernel >= 0 && kernel < b->file.plan->kernels_count && json_array_size(args) <= PLAN_MAX_ARGS;
+        if (!ok)
+            break;
+        *l = (Launch){(int)kernel, (int)json_array_size(args), plan_blocks(&b->file.plan->kernels[kernel], s->sizes), {{0}}};
+        for (int n = 0; ok && n < l->args_count; n++) {
+            int64_t at = json_integer_value(json_array_get(args, (size_t)n));
+            ok = at >= 0 && at < s->buffers_count;
+            for (int c = 0; ok && c < s->copies; c++)
+                l->args[c][n] = s->address[c][at];
+        }
+        ok = ok && l->blocks >= 0;
+    }
+    if (ok)
+        return t;
+    free(t);
+    err_set(err, "a launch names what is not there");
+    return NULL;
 }
 
 /* Hash of what a candidate writes when its outputs were the same before; 0 where they are too big to look at. */
-static bool bits_of(Bench *b, Sample *s, int kernel, uint64_t *hash, Err *err)
+static bool bits_of(Bench *b, Sample *s, Timed *t, uint64_t *hash, Err *err)
 {
     int64_t bytes = 0;
     *hash = 0;
-    for (int i = 0; i < s->args_count; i++)
-        bytes += s->args[i].written ? s->args[i].bytes : 0;
+    for (int i = 0; i < s->buffers_count; i++)
+        bytes += s->buffers[i].written ? s->buffers[i].bytes : 0;
     if (bytes > MOST_COMPARED)
         return true;
-    for (int i = 0; i < s->args_count; i++)
-        if (s->args[i].written)
-            fill_arg(b, &s->args[i], s->address[0][i], (uint64_t)i + 1);
-    Timed t = timed(b, s, kernel);
-    if (once(&t, NULL, 1, err) < 0)
+    for (int i = 0; i < s->buffers_count; i++)
+        if (s->buffers[i].written)
+            fill_buffer(b, &s->buffers[i], s->address[0][i], (uint64_t)i + 1);
+    if (once(t, NULL, 1, err) < 0)
         return false;
     *hash = HASH_SEED;
-    for (int i = 0; i < s->args_count; i++) {
-        if (!s->args[i].written)
+    for (int i = 0; i < s->buffers_count; i++) {
+        if (!s->buffers[i].written)
             continue;
-        uint8_t *got = xmalloc((size_t)s->args[i].bytes + 1);
-        b->d->ops->copy_out(b->d, got, s->address[0][i], (size_t)s->args[i].bytes);
-        *hash = hash_bytes(*hash, got, (size_t)s->args[i].bytes);
+        uint8_t *got = xmalloc((size_t)s->buffers[i].bytes + 1);
+        b->d->ops->copy_out(b->d, got, s->address[0][i], (size_t)s->buffers[i].bytes);
+        *hash = hash_bytes(*hash, got, (size_t)s->buffers[i].bytes);
         free(got);
     }
     return b->d->ops->sync(b->d, err);
@@ -311,57 +347,68 @@ static double floor_seconds(const Bench *b, const Sample *s, const char **limit)
     return MAX(move, compute);
 }
 
-static json_t *result_of(const Bench *b, const Sample *s, double first, double best, const char *settings, int measured,
-                         int differ)
+/* The candidates of a sample so far. */
+typedef struct Contest {
+    double first, best; /* seconds of the default and of the fastest */
+    const char *settings;
+    uint64_t bits;
+    int measured, differ;
+} Contest;
+
+static json_t *result_of(const Bench *b, const Sample *s, const Contest *c)
 {
     const char *limit;
-    double share = floor_seconds(b, s, &limit) / best;
-    printf("| %s | %.2f | %.2f | %.0f | %.1f | %.0f %% %s | %s |\n", s->name, first * 1e6, best * 1e6, s->moved / best / 1e9,
-           s->operations / best / 1e12, 100 * share, limit, settings);
-    json_t *r = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:i, s:i}", "name", s->name, "default_seconds", first,
-                          "seconds", best, "moved", s->moved, "operations", s->operations, "share", share, "limit", limit,
-                          "peak", s->peak, "settings", settings, "candidates", measured, "other_bits", differ);
+    double share = floor_seconds(b, s, &limit) / c->best;
+    printf("| %s | %.2f | %.2f | %.0f | %.1f | %.0f %% %s | %s |\n", s->name, c->first * 1e6, c->best * 1e6,
+           s->moved / c->best / 1e9, s->operations / c->best / 1e12, 100 * share, limit, c->settings);
+    json_t *r = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:i, s:i}", "name", s->name, "default_seconds",
+                          c->first, "seconds", c->best, "moved", s->moved, "operations", s->operations, "share", share,
+                          "limit", limit, "peak", s->peak, "settings", c->settings, "candidates", c->measured, "other_bits",
+                          c->differ);
     json_object_set(r, "peer", json_object_get(s->json, "peer"));
     json_object_set(r, "unbuilt", json_object_get(s->json, "unbuilt"));
     return r;
 }
 
+static bool measure_candidate(Bench *b, Sample *s, const json_t *candidate, Contest *c, Err *err)
+{
+    const char *settings = json_string_value(json_object_get(candidate, "settings"));
+    Timed *t = timed(b, s, candidate, err);
+    uint64_t bits;
+    bool ok = t && bits_of(b, s, t, &bits, err), same = ok && (!c->measured || bits == c->bits);
+    double seconds = same ? time_round(t, err) : 0;
+    free(t);
+    if (!ok || seconds < 0)
+        return err_prefix(err, "settings %s", settings ? settings : "");
+    if (!same) {
+        printf("| %s | other bits than the default: %s |\n", s->name, settings);
+        c->differ++;
+        return true;
+    }
+    if (!c->measured++) {
+        c->first = seconds;
+        c->bits = bits;
+    }
+    if (c->measured == 1 || seconds < c->best) {
+        c->best = seconds;
+        c->settings = settings ? settings : "";
+    }
+    return true;
+}
+
 static bool measure(Bench *b, Sample *s, json_t **result, Err *err)
 {
     const json_t *list = json_object_get(s->json, "candidates"), *o;
-    double first = 0, best = 0;
-    const char *settings = "";
-    uint64_t expected = 0, hash;
-    int measured = 0, differ = 0;
+    Contest c = {0};
     size_t i;
+    bool ok = true;
     set_sizes(b, s->sizes);
-    json_array_foreach((json_t *)list, i, o) {
-        int kernel = (int)json_integer_value(json_object_get(o, "kernel"));
-        if (kernel < 0 || kernel >= b->file.plan->kernels_count)
-            return err_set(err, "kernel %d is not in the file", kernel);
-        if (measured && now_seconds() > b->end)
-            break;
-        if (!bits_of(b, s, kernel, &hash, err))
-            return err_prefix(err, "%s", b->file.plan->kernels[kernel].name);
-        expected = measured ? expected : hash;
-        if (hash != expected) {
-            printf("| %s | other bits than the default: %s |\n", s->name, b->file.plan->kernels[kernel].name);
-            differ++;
-            continue;
-        }
-        Timed t = timed(b, s, kernel);
-        double seconds = time_launches(&t, err);
-        if (seconds < 0)
-            return err_prefix(err, "%s", b->file.plan->kernels[kernel].name);
-        first = measured++ ? first : seconds;
-        if (measured == 1 || seconds < best) {
-            best = seconds;
-            settings = json_string_value(json_object_get(o, "settings"));
-        }
-    }
-    if (measured)
-        *result = result_of(b, s, first, best, settings ? settings : "", measured, differ);
-    return true;
+    json_array_foreach((json_t *)list, i, o)
+        if (ok && !(c.measured && now_seconds() > b->end))
+            ok = measure_candidate(b, s, o, &c, err);
+    if (c.measured)
+        *result = result_of(b, s, &c);
+    return ok;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
