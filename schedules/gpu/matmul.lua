@@ -16,7 +16,8 @@ return schedule "matmul" {
   default = function(p, bucket)
     local rows = (not bucket or bucket == 0) and 64 or bucket > 16 and 32 or 16
     local many = target.gpu.matrix == "wmma" and 8 or 4 -- sums and fragments of four such warps don't fit in registers
-    return { rows = rows, cols = rows > 32 and 64 or 32, warps = rows > 32 and many or 2,
+    local wide = rows > 16 or bucket and bucket > 4 -- the more rows, the more x weighs against the weights
+    return { rows = rows, cols = wide and 64 or 32, warps = wide and many or 2,
              stages = target.gpu.stages > 1 and 4 or 1 }
   end,
   sensible = function(p, s, bucket)
