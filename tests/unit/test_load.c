@@ -54,7 +54,8 @@ static json_t *plan_of(const json_t *facts)
         fail_msg("%s", err.text);
     json_t *code = json_array();
     for (size_t i = 0; i < gen_kernel_count(g); i++)
-        json_array_append_new(code, json_pack("{s:i, s:i, s:i}", "offset", 0, "size", 64, "scratch", 0));
+        json_array_append_new(code, json_pack("{s:i, s:i, s:i, s:i, s:i}", "offset", 0, "size", 64, "scratch", 0,
+                                                "threads", 0, "registers", 0));
     if (!gen_plan_json(g, code, &text, &err))
         fail_msg("%s", err.text);
     json_t *plan = json_loadb(text.data, text.len, 0, NULL);
