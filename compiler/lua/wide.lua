@@ -133,3 +133,20 @@ function norm_rows_in(k, a, p, w, from)
     return sum
   end)
 end
+
+-- early: the weights are loaded before the row is summed, for calls of few rows, which wait for memory; with many rows, the
+-- registers are better spent on more blocks.
+norm_settings = wide_settings()
+norm_settings.early = { false, true }
+function norm_default(p, bucket)
+  local s = wide_default(p)
+  s.early = (bucket or 0) > 0 and bucket <= 64
+  return s
+end
+
+-- The weights of piece i, as a function: loaded now, or when they are asked for.
+function norm_weights(k, a, w, s)
+  local function load(_, j) return k:load(a.w, { j }, 1, w.n) end
+  local now = s.early and wide_map(w, load)
+  return function(i) return now and now[i] or load(i, w.first[i]) end
+end

@@ -1,13 +1,13 @@
 -- layernorm.lua - a row stays in a block's registers: mean, squared differences from it, output. The padding of a row is
 -- zero and no difference.
 return schedule "layernorm" {
-  fits = wide_fits, settings = wide_settings(), default = wide_default, sensible = wide_sensible,
+  fits = wide_fits, settings = norm_settings, default = norm_default, sensible = wide_sensible,
 } (function(k, a, p, s)
   local w = k:wide_rows(p, s, norm_rows(p), p.gather)
   local from = p.gather and k:load(a[norm_row_list(p)], { w.row }) or w.row
 
   local x = norm_rows_in(k, a, p, w, from)
-  local weight = wide_map(w, function(_, j) return k:load(a.w, { j }, 1, w.n) end) -- under way while the row is summed
+  local weight = norm_weights(k, a, w, s)
   local mean = wide_sum(w, x) / p.n
   local d = wide_map(w, function(i, j)
     local d = x[i] - mean
@@ -18,7 +18,7 @@ return schedule "layernorm" {
   local scale = 1.0 / (square:reduce("add", "cols", w.n) / p.n + p.eps):sqrt()
 
   emit_wide(k, a, p, w, wide_map(w, function(i, j)
-    local y = d[i] * scale * weight[i]
+    local y = d[i] * scale * weight(i)
     return p.bias and y + k:load(a.b, { j }, 1, w.n) or y
   end))
 end)
