@@ -86,42 +86,107 @@ local function are_spread(p, sizes)
   return kv_in_runs(p) and p.split and sizes[p.tiles] * segments <= p.split, segments
 end
 
--- What a block leaves of positions from .. to of a row and head.
-local function leave(p, t, room, row, head, seq, from, to)
-  local score, top, kv = {}, -math.huge, head // (p.heads // p.kv_heads)
+-- Optional, per model: p.softcap bounds scores to softcap * tanh(score / softcap) (Gemma 2); p.alibi adds slopes[head] * (key's
+-- position - query's) to them (Press et al. 2021); p.sinks: sinks[head] is a score more, of no value (Xiao et al. 2023).
+local function score_arguments(p)
+  local list = {}
+  if (p.softcap or p.alibi or p.sinks) and not kv_in_runs(p) then
+    error(("attention: softcap, ALiBi and sinks are for GPUs with pages of bf16, not for %s on %s"):format(p.kv, target.name), 0)
+  end
+  if p.alibi then list[1] = argument("slopes", "f32", { p.heads }) end
+  if p.sinks then list[#list + 1] = argument("sinks", "f32", { p.heads }) end
+  return list
+end
+
+-- A row of a head over positions from .. to: highest score, sum of weights, and sums of weights times v.
+local function attend(p, t, row, head, seq, from, to)
+  local score, top, kv, position = {}, -math.huge, head // (p.heads // p.kv_heads), t.positions:get(row)
+  local function page_of(i) return math.tointeger(t.block_table:get(seq, i // p.page)) end
   for i = from, to do
-    local page, sum = math.tointeger(t.block_table:get(seq, i // p.page)), 0
+    local page, sum = page_of(i), 0
     for d = 0, p.head_dim - 1 do sum = sum + q_value(p, t, row, head, d) * k_value(p, t, page, kv, d, i % p.page) end
+    if p.softcap then sum = p.softcap * (1 - 2 / (math.exp(2 * sum / p.softcap) + 1)) end
+    if p.alibi then sum = sum + t.slopes:get(head) * (i - position) end
     score[i], top = sum, math.max(top, sum)
   end
-  local total = 0
+  local total, out = 0, {}
   for i = from, to do
     score[i] = math.exp(score[i] - top)
     total = total + score[i]
   end
-  t.stats:set(top, room, head, 0)
-  t.stats:set(total, room, head, 1)
   for d = 0, p.head_dim - 1 do
     local sum = 0
-    for i = from, to do
-      sum = sum + score[i] * v_value(p, t, math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
-    end
-    t.partial:set(sum, room, head, d)
+    for i = from, to do sum = sum + score[i] * v_value(p, t, page_of(i), kv, i % p.page, d) end
+    out[d] = sum
   end
+  return top, total, out
+end
+
+local function first_seen(p, position)
+  return p.window and p.window > 0 and math.max(0, position - p.window + 1) or 0
 end
 
 local function reference_spread(p, t, sizes, segments)
   for tile = 0, sizes[p.tiles] - 1 do
     local row, seq = math.tointeger(t.tiles:get(tile, 0)), math.tointeger(t.tiles:get(tile, 2))
     local position = math.tointeger(t.positions:get(row))
-    local start = p.window and p.window > 0 and math.max(0, position - p.window + 1) or 0
+    local start = first_seen(p, position)
     for segment = start // p.segment, position // p.segment do
       for head = 0, p.heads - 1 do
-        leave(p, t, tile * segments + segment, row, head, seq, math.max(start, segment * p.segment),
-              math.min(position, (segment + 1) * p.segment - 1))
+        local room, from, to = tile * segments + segment, segment * p.segment, (segment + 1) * p.segment - 1
+        local top, total, out = attend(p, t, row, head, seq, math.max(start, from), math.min(position, to))
+        t.stats:set(top, room, head, 0)
+        t.stats:set(total, room, head, 1)
+        for d = 0, p.head_dim - 1 do t.partial:set(out[d], room, head, d) end
       end
     end
   end
+end
+
+local cases = {
+  { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 512, kv = "f32", tile = 1, tiles = "decode_tiles" },
+    sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
+  { p = { heads = 8, kv_heads = 4, head_dim = 8, page = 32, segment = 512, kv = "f32", tile = 6, tiles = "prefill_tiles" },
+    sizes = { tokens = 15, seqs = 2, prefill_tiles = 3, table_width = 3, kv_pages = 6 } },
+  { p = { heads = 4, kv_heads = 1, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 3, tiles = "prefill_tiles" },
+    sizes = { tokens = 8, seqs = 1, prefill_tiles = 3, table_width = 7, kv_pages = 8 } },
+  { p = { heads = 2, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "f32", tile = 4, tiles = "prefill_tiles", window = 40 },
+    sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
+  { p = { heads = 6, kv_heads = 2, head_dim = 24, page = 32, segment = 512, kv = "bf16", tile = 2, tiles = "prefill_tiles" },
+    sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
+  { p = { heads = 8, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", out = "bf16" },
+    sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 6, kv_pages = 12 } },
+  { p = { heads = 8, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 12 },
+    sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 7, kv_pages = 21 } },
+  { p = { heads = 2, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 8,
+          window = 70 }, sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 8, kv_pages = 16 } },
+  { p = { heads = 4, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 3 },
+    sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 4, kv_pages = 8 } },
+  { p = { heads = 4, kv_heads = 1, head_dim = 80, page = 32, segment = 64, kv = "bf16", tile = 8, tiles = "prefill_tiles", window = 50 },
+    sizes = { tokens = 13, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 } },
+  { p = { heads = 2, kv_heads = 1, head_dim = 256, page = 32, segment = 64, kv = "bf16", tile = 16, tiles = "prefill_tiles", out = "bf16" },
+    sizes = { tokens = 16, seqs = 1, prefill_tiles = 1, table_width = 3, kv_pages = 4 } },
+  { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
+    sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
+  { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "s8", tile = 1, tiles = "decode_tiles" },
+    sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
+  { p = { heads = 6, kv_heads = 2, head_dim = 48, page = 32, segment = 512, kv = "s8", tile = 4, tiles = "prefill_tiles", window = 40 },
+    sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
+}
+local function add_case(p, sizes)
+  p.page, p.segment, p.kv = 32, 64, "bf16"
+  cases[#cases + 1] = { p = p, sizes = sizes }
+end
+
+if target.gpu then -- what host's schedule does not know
+  add_case({ heads = 4, kv_heads = 2, head_dim = 64, tile = 4, tiles = "prefill_tiles", softcap = 6.0, sinks = true },
+           { tokens = 7, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 })
+  add_case({ heads = 4, kv_heads = 1, head_dim = 64, tile = 8, tiles = "prefill_tiles", alibi = true, window = 60 },
+           { tokens = 9, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 })
+  add_case({ heads = 4, kv_heads = 2, head_dim = 64, tile = 1, tiles = "decode_tiles", softcap = 6.0, alibi = true, sinks = true },
+           { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 3, kv_pages = 6 })
+  add_case({ heads = 4, kv_heads = 2, head_dim = 64, tile = 1, tiles = "decode_tiles", softcap = 6.0, sinks = true, split = 4 },
+           { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 3, kv_pages = 6 })
 end
 
 return operator "attention" {
@@ -132,8 +197,9 @@ return operator "attention" {
     for _, d in ipairs {
       argument("positions", "s32", { "tokens" }), argument("tiles", "s32", { p.tiles, 4 }),
       argument("block_table", "s32", { "seqs", "table_width" }),
-      activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out"),
     } do list[#list + 1] = d end
+    for _, d in ipairs(score_arguments(p)) do list[#list + 1] = d end
+    list[#list + 1] = activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out")
     for _, d in ipairs(kv_in_runs(p) and p.split and attention_rooms(p, "out") or {}) do list[#list + 1] = d end
     return list
   end,
@@ -144,6 +210,8 @@ return operator "attention" {
       t.k_scales:fill(function() return random.uniform(0.005, 0.015) end)
       t.v_scales:fill(function() return random.uniform(0.005, 0.015) end)
     end
+    if p.sinks then t.sinks:fill(function() return random.uniform(5, 15) end) end
+    if p.alibi then t.slopes:fill(function(head) return 2.0 ^ -(head + 1) end) end
     -- sequences of decreasing length, pages in a shuffled order, tokens cut into tiles
     t.block_table:fill(function(s, i) return (s * sizes.table_width + i) * 7 % sizes.kv_pages end)
     t.positions:fill(function(row) return 0 end)
@@ -163,31 +231,14 @@ return operator "attention" {
   reference = function(p, t, sizes)
     local spread, segments = are_spread(p, sizes)
     if spread then return reference_spread(p, t, sizes, segments) end
-    local group = p.heads // p.kv_heads
     for tile = 0, sizes[p.tiles] - 1 do
       local first, count, seq = t.tiles:get(tile, 0), t.tiles:get(tile, 1), math.tointeger(t.tiles:get(tile, 2))
       for row = math.tointeger(first), math.tointeger(first + count - 1) do
         local position = math.tointeger(t.positions:get(row))
-        local start = p.window and p.window > 0 and math.max(0, position - p.window + 1) or 0
         for head = 0, p.heads - 1 do
-          local score, top, kv = {}, -math.huge, head // group
-          for i = start, position do
-            local page, at, sum = math.tointeger(t.block_table:get(seq, i // p.page)), i % p.page, 0
-            for d = 0, p.head_dim - 1 do sum = sum + q_value(p, t, row, head, d) * k_value(p, t, page, kv, d, at) end
-            score[i], top = sum, math.max(top, sum)
-          end
-          local total, out = 0, {}
-          for i = start, position do
-            score[i] = math.exp(score[i] - top)
-            total = total + score[i]
-          end
-          for d = 0, p.head_dim - 1 do
-            local sum = 0
-            for i = start, position do
-              sum = sum + score[i] * v_value(p, t, math.tointeger(t.block_table:get(seq, i // p.page)), kv, i % p.page, d)
-            end
-            t.y:set(sum / total, row, head * p.head_dim + d)
-          end
+          local top, total, out = attend(p, t, row, head, seq, first_seen(p, position), position)
+          if p.sinks then total = total + math.exp(t.sinks:get(head) - top) end
+          for d = 0, p.head_dim - 1 do t.y:set(out[d] / total, row, head * p.head_dim + d) end
         end
       end
     end
@@ -227,34 +278,5 @@ return operator "attention" {
     end,
   },
   tolerance = function(p) return p.kv == "s8" and 1.5e-2 or (p.kv == "bf16" or p.out == "bf16") and 6e-3 or 5e-6 end,
-  cases = {
-    { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 512, kv = "f32", tile = 1, tiles = "decode_tiles" },
-      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
-    { p = { heads = 8, kv_heads = 4, head_dim = 8, page = 32, segment = 512, kv = "f32", tile = 6, tiles = "prefill_tiles" },
-      sizes = { tokens = 15, seqs = 2, prefill_tiles = 3, table_width = 3, kv_pages = 6 } },
-    { p = { heads = 4, kv_heads = 1, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 3, tiles = "prefill_tiles" },
-      sizes = { tokens = 8, seqs = 1, prefill_tiles = 3, table_width = 7, kv_pages = 8 } },
-    { p = { heads = 2, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "f32", tile = 4, tiles = "prefill_tiles", window = 40 },
-      sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
-    { p = { heads = 6, kv_heads = 2, head_dim = 24, page = 32, segment = 512, kv = "bf16", tile = 2, tiles = "prefill_tiles" },
-      sizes = { tokens = 3, seqs = 1, prefill_tiles = 2, table_width = 2, kv_pages = 3 } },
-    { p = { heads = 8, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", out = "bf16" },
-      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 6, kv_pages = 12 } },
-    { p = { heads = 8, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 12 },
-      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 7, kv_pages = 21 } },
-    { p = { heads = 2, kv_heads = 1, head_dim = 128, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 8,
-            window = 70 }, sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 8, kv_pages = 16 } },
-    { p = { heads = 4, kv_heads = 2, head_dim = 32, page = 32, segment = 64, kv = "bf16", tile = 1, tiles = "decode_tiles", split = 3 },
-      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 4, kv_pages = 8 } },
-    { p = { heads = 4, kv_heads = 1, head_dim = 80, page = 32, segment = 64, kv = "bf16", tile = 8, tiles = "prefill_tiles", window = 50 },
-      sizes = { tokens = 13, seqs = 1, prefill_tiles = 2, table_width = 4, kv_pages = 4 } },
-    { p = { heads = 2, kv_heads = 1, head_dim = 256, page = 32, segment = 64, kv = "bf16", tile = 16, tiles = "prefill_tiles", out = "bf16" },
-      sizes = { tokens = 16, seqs = 1, prefill_tiles = 1, table_width = 3, kv_pages = 4 } },
-    { p = { heads = 7, kv_heads = 1, head_dim = 128, page = 32, segment = 512, kv = "f16", tile = 1, tiles = "decode_tiles", out = "bf16" },
-      sizes = { tokens = 2, seqs = 2, decode_tiles = 2, table_width = 2, kv_pages = 5 } },
-    { p = { heads = 4, kv_heads = 2, head_dim = 64, page = 32, segment = 64, kv = "s8", tile = 1, tiles = "decode_tiles" },
-      sizes = { tokens = 3, seqs = 3, decode_tiles = 3, table_width = 4, kv_pages = 12 } },
-    { p = { heads = 6, kv_heads = 2, head_dim = 48, page = 32, segment = 512, kv = "s8", tile = 4, tiles = "prefill_tiles", window = 40 },
-      sizes = { tokens = 10, seqs = 1, prefill_tiles = 3, table_width = 6, kv_pages = 6 } },
-  },
+  cases = cases,
 }

@@ -4,6 +4,7 @@ return operator "attention_combine" {
   doc = "merges the segments of attention that blocks computed apart",
   args = function(p)
     local list = attention_rooms(p)
+    if p.sinks then list[3] = argument("sinks", "f32", { p.heads }) end
     for _, d in ipairs { argument("positions", "s32", { "tokens" }), argument("tiles", "s32", { p.tiles, 4 }),
                          activation("y", "tokens", p.heads * p.head_dim, p.out or "f32", "out") } do list[#list + 1] = d end
     return list
@@ -28,6 +29,7 @@ return operator "attention_combine" {
         end
         each(function(room) top = math.max(top, t.stats:get(room, head, 0)) end)
         each(function(room) total = total + t.stats:get(room, head, 1) * math.exp(t.stats:get(room, head, 0) - top) end)
+        if p.sinks then total = total + math.exp(t.sinks:get(head) - top) end
         for d = 0, p.head_dim - 1 do
           local sum = 0
           each(function(room) sum = sum + t.partial:get(room, head, d) * math.exp(t.stats:get(room, head, 0) - top) end)
@@ -41,6 +43,8 @@ return operator "attention_combine" {
     { p = { heads = 4, head_dim = 64, page = 32, segment = 64, split = 12, tiles = "decode_tiles" },
       sizes = { tokens = 3, decode_tiles = 3, table_width = 7 } },
     { p = { heads = 2, head_dim = 80, page = 32, segment = 64, split = 8, tiles = "decode_tiles", out = "bf16", window = 70 },
+      sizes = { tokens = 2, decode_tiles = 2, table_width = 8 } },
+    { p = { heads = 2, head_dim = 64, page = 32, segment = 64, split = 8, tiles = "decode_tiles", sinks = true },
       sizes = { tokens = 2, decode_tiles = 2, table_width = 8 } },
     { p = { heads = 2, head_dim = 24, page = 32, segment = 64, split = 3, tiles = "decode_tiles" },
       sizes = { tokens = 2, decode_tiles = 2, table_width = 4 } },

@@ -73,6 +73,17 @@ return schedule "attention" {
   local keys, values = k:shared("bf16", { B, D }), k:shared("bf16", { B, W }, { panel = P, wide = 16 })
   local ones = k:shared("bf16", { P, 16 }, { panel = P, wide = 16 }) -- weights times these are their sums
 
+  local function of_heads(memory) -- a value a head, for every row
+    if G == 1 then return k:load(memory, { head }) end
+    return k:gather(memory, { head * G }, T == 1 and k:row(R) or k:row(R) // T)
+  end
+  local slopes, sinks = p.alibi and of_heads(a.slopes), p.sinks and of_heads(a.sinks)
+
+  local function change_score(score, base)
+    if p.softcap then score:set((score / p.softcap):tanh() * p.softcap) end
+    if p.alibi then score:set(k:fma((k:col(P) + base - position):f32(), slopes, score)) end
+  end
+
   local function run()
     -- queries: strips in registers, else all of them on chip
     local q = {}
@@ -136,6 +147,7 @@ return schedule "attention" {
         if not held then add(0, D, k:view(tile_q, { 0, 0 }, R, D)) end
         for _, strip in ipairs(held and strips or {}) do add(strip[1], q[strip[1]].cols, q[strip[1]]) end
       end
+      for j = 0, TURN - 1 do change_score(score[j], base + j * P) end
       local partly = (base + (B - 1)):gt(low)
       if p.window then partly = partly | base:le(high - p.window) end
       k:when(partly, function()
@@ -165,6 +177,11 @@ return schedule "attention" {
     -- through on-chip memory, so that a token's columns are stored side by side
     local function outputs()
       local scale = 1.0 / Sum
+      if p.sinks then
+        local new = Top:max(sinks)
+        local part = (Top - new):exp()
+        scale = part / k:fma(Sum, part, (sinks - new):exp())
+      end
       for _, strip in ipairs(strips) do
         local c, n = table.unpack(strip)
         k:store(staged, { 0, 0 }, ((segments(c, n)) * scale):cast(elem))

@@ -26,11 +26,18 @@ return schedule "attention_combine" {
       Sum:set(k:fma(Sum, old_part, sum * weight))
       Out:set(k:fma(Out, old_part, k:load(part, { 0, 0 }, 1, W) * weight))
     end)
-    local y = (Out * (1.0 / Sum)):cast(p.out or "f32")
+    local scale = 1.0 / Sum
+    if p.sinks then
+      local sink = k:load(a.sinks, { head })
+      local new = Top:max(sink)
+      local weight = (Top - new):exp()
+      scale = weight / k:fma(Sum, weight, (sink - new):exp())
+    end
+    local y = (Out * scale):cast(p.out or "f32")
     if W == p.head_dim then
       k:store(a.y, { row, head * W }, y)
     else
-      k:store(part, { 0, 0 }, Out * (1.0 / Sum))
+      k:store(part, { 0, 0 }, Out * scale)
       k:store(a.y, { row, head * p.head_dim }, k:load(part, { 0, 0 }, 1, p.head_dim):cast(p.out or "f32"))
     end
   end)
