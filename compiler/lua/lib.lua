@@ -92,6 +92,9 @@ function schedule(op)
       declaration.name = declaration.name or "default"
       declaration.settings = declaration.settings or {}
       declaration.tag = declaration.name .. "@" .. source_hash -- what tuned settings were tuned for
+      if target.gpu and not own_schedules then -- a host's that serves a GPU: its settings mean nothing there
+        declaration.sensible = function() return false end
+      end
       local list = schedules[op]
       if own_schedules then list.own = (list.own or 0) + 1 end -- before the host's
       declaration.own = own_schedules

@@ -36,8 +36,9 @@ end=$((SECONDS + 460))
 
 limit=$((seconds + 45)) # loading and the sample under way included
 say "$label: kernels"
+unpack samples
 kit_run bench_kernels --device "$device" --seconds "$seconds" ${smoke:+--smoke} --json "$work/ours.json" \
-    "$kit"/samples-*.pack >"$work/log" 2>&1
+    "${files[@]}" >"$work/log" 2>&1
 status=$?
 grep -vE '^\|' "$work/log"
 [ $status -eq 0 ] || say "bench_kernels ended early (status $status): $(tail -n 1 "$work/log")"

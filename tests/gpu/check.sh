@@ -44,10 +44,11 @@ result() { # status what why
 
 # Every operator. Where a kernel breaks the device, the next run goes on behind it.
 operators() {
-    local from=0 tries=0 last
+    local from=0 tries=0 last files
+    unpack cases
     while [ $tries -lt 20 ]; do
         limit=$(left)
-        kit_run run_cases --device "$device" --verbose --from $from "$kit"/cases-*.pack >"$work/cases" 2>&1
+        kit_run run_cases --device "$device" --verbose --from $from "${files[@]}" >"$work/cases" 2>&1
         cat "$work/cases" >>"$work/report"
         grep -v '^ok ' "$work/cases" | grep -vE '^[0-9]+ passed, [0-9]+ failed$|^BROKEN '
         last=$(tail -n 1 "$work/cases")

@@ -51,6 +51,18 @@ need_device() {
     label=$why
 }
 
+# unpack WHAT: the kit's files of cases or samples, into the array `files`.
+unpack() {
+    local packed
+    files=()
+    for packed in "$kit/$1"-*.pack.gz; do
+        [ -f "$packed" ] || continue
+        files+=("$work/$(basename "$packed" .gz)")
+        gunzip -c "$packed" >"${files[-1]}" || say "$packed can't be unpacked"
+    done
+    [ ${#files[@]} -gt 0 ] || say "$kit has no files of $1: run tests/gpu/prepare.sh again"
+}
+
 # report_name WHAT: of a file, from the device's label: "gpu-cuda-0-NVIDIA-H200-bench".
 report_name() {
     say "gpu-$(tr -cs 'A-Za-z0-9\n' '-' <<<"$label" | sed 's/^-//;s/-$//')-$1"

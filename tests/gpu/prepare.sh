@@ -48,11 +48,13 @@ programs() {
 cases() { # target
     "$build/bin/bladegen" cases --target "$1" "${quick[@]}" ${smoke:+--operator rmsnorm,quantize,pack_dense} \
         --kernels "$build/gpu-kernels" -o "$kit/cases-${1//:/-}.pack"
+    gzip -nf "$kit/cases-${1//:/-}.pack"
 }
 
 samples() { # target
     "$build/bin/bladegen" samples --target "$1" ${smoke:+--quick} --kernels "$build/gpu-kernels" \
         -o "$kit/samples-${1//:/-}.pack"
+    gzip -nf "$kit/samples-${1//:/-}.pack"
 }
 
 # The host's logits of four prompts and what it makes of them, with their ids.
