@@ -1,6 +1,6 @@
-/* assign.c - chooses a layout for every value. The accumulators of matrix units are fixed by the hardware; they spread to
- * whatever meets them elementwise, forwards and backwards, so that loads bring tiles where they are used and nothing is
- * exchanged. What is left lies flat, the largest tiles first. */
+/* assign.c - chooses a layout for every value. The accumulators of matrix units are fixed by the hardware; they spread
+ * to whatever meets them elementwise, forwards and backwards, so that loads bring tiles where they are used and nothing
+ * is exchanged. What is left lies flat, the largest tiles first. */
 #include "gpu.h"
 
 typedef struct Assign {
@@ -69,14 +69,15 @@ static void visit(Assign *a, Ref r)
 {
     const Ins *i = ir_at(a->k, r);
     switch (op_info[i->op].class) {
-    case CLASS_UN: case CLASS_BIN: case CLASS_CMP: case CLASS_TERN:
-        spread(a, r, 0);
-        return;
-    default:
-        break;
+    case CLASS_UN:
+    case CLASS_BIN:
+    case CLASS_CMP:
+    case CLASS_TERN: spread(a, r, 0); return;
+    default: break;
     }
     switch (i->op) {
-    case OP_CAST: case OP_BITCAST: spread(a, r, 0); break;
+    case OP_CAST:
+    case OP_BITCAST: spread(a, r, 0); break;
     case OP_SET: spread_set(a, i); break;
     case OP_GATHER: spread(a, r, 1); break;
     case OP_REDUCE:

@@ -16,8 +16,8 @@ static bool windows(Lower *l, const Ins *i, Copy *c)
     if (panel_window(l, to, &c->to) && panel_window(l, from, &c->from) && c->to.m->wide == c->from.m->wide &&
         c->to.m->unit == c->from.m->unit && c->to.m->pairs == c->from.m->pairs)
         return true;
-    return ir_error(l->k, i->arg[1], l->err, "copy: '%s' and '%s' lie differently; load and store instead", c->to.m->name,
-                    c->from.m->name);
+    return ir_error(l->k, i->arg[1], l->err, "copy: '%s' and '%s' lie differently; load and store instead",
+                    c->to.m->name, c->from.m->name);
 }
 
 static Copy plan_copy(Lower *l, const Ins *i)
@@ -58,7 +58,8 @@ void copy_drop(Lower *l, const Ins *i, V *x)
 /* `inside` of the source decides whether zeros are written; of the destination whether anything is. */
 static void copy_piece(Lower *l, V to, V from, V safe, V inside, int bytes)
 {
-    static const char *const names[] = {"llvm.nvvm.cp.async.ca.shared.global.4", "llvm.nvvm.cp.async.ca.shared.global.8",
+    static const char *const names[] = {"llvm.nvvm.cp.async.ca.shared.global.4",
+                                        "llvm.nvvm.cp.async.ca.shared.global.8",
                                         "llvm.nvvm.cp.async.cg.shared.global.16"};
     static const char *const sized[] = {"llvm.nvvm.cp.async.ca.shared.global.4.s",
                                         "llvm.nvvm.cp.async.ca.shared.global.8.s",
@@ -72,7 +73,7 @@ static void copy_piece(Lower *l, V to, V from, V safe, V inside, int bytes)
     call(&l->code, sized[at], NULL, 0, (V[]){to, LLVMBuildSelect(l->b, inside, from, safe, ""), size}, 3);
 }
 
-static V copied_pieces(Lower *l, const Copy *c)
+static void copy_pieces(Lower *l, const Copy *c)
 {
     V to_at = window_thread_offset(l, &c->to, &c->layout), from_at = window_thread_offset(l, &c->from, &c->layout);
     V row = thread_part(l, &c->layout, true), col = thread_part(l, &c->layout, false);
@@ -89,20 +90,19 @@ static V copied_pieces(Lower *l, const Copy *c)
             LLVMBuildCondBr(l->b, exists, then, join);
             LLVMPositionBuilderAtEnd(l->b, then);
         }
-        copy_piece(l, window_pointer(l, &c->to, to_at, b), window_pointer(l, &c->from, from_at, b), c->from.safe, inside,
-                   c->run * c->to.size);
+        copy_piece(l, window_pointer(l, &c->to, to_at, b), window_pointer(l, &c->from, from_at, b), c->from.safe,
+                   inside, c->run * c->to.size);
         if (exists) {
             LLVMBuildBr(l->b, join);
             LLVMPositionBuilderAtEnd(l->b, join);
         }
     }
-    return NULL;
 }
 
-static bool can_be_asynchronous(Lower *l, const Ins *i, const Copy *c)
+static bool can_be_asynchronous(Lower *l, const Copy *c)
 {
-    (void)i;
-    return l->g->nvidia && c->to.m->space == SPACE_SHARED && c->from.m->space == SPACE_GLOBAL && c->run * c->to.size >= 4;
+    return l->g->nvidia && c->to.m->space == SPACE_SHARED && c->from.m->space == SPACE_GLOBAL &&
+           c->run * c->to.size >= 4;
 }
 
 void copy_start(Lower *l, const Ins *i)
@@ -111,8 +111,8 @@ void copy_start(Lower *l, const Ins *i)
     if (l->err->text[0])
         return;
     repeat(&c);
-    if (can_be_asynchronous(l, i, &c))
-        copied_pieces(l, &c);
+    if (can_be_asynchronous(l, &c))
+        copy_pieces(l, &c);
     else
         store_window(l, &c.to, &c.layout, load_window(l, &c.from, &c.layout));
 }

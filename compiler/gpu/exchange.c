@@ -1,4 +1,5 @@
-/* exchange.c - what needs more than one thread: barriers, shuffles, tiles brought from one layout to another, reductions. */
+/* exchange.c - what needs more than one thread: barriers, shuffles, tiles brought from one layout to another,
+ * reductions. */
 #include "gpu.h"
 
 #include <llvm-c/IRReader.h>
@@ -6,21 +7,20 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- barriers and shuffles ----------------------------------------------------------------------------------------- */
+/* ---- barriers and shuffles ---------------------------------------------------------------------------------- */
 
 /* AMD: LLVM's C interface has no fences of a workgroup's scope, so the barrier comes as text. */
 static V amd_barrier(Lower *l)
 {
-    static const char text[] =
-        "define internal void @block_barrier() #0 {\n"
-        "  fence syncscope(\"workgroup\") release\n"
-        "  call void @llvm.amdgcn.s.barrier()\n"
-        "  fence syncscope(\"workgroup\") acquire\n"
-        "  ret void\n"
-        "}\n"
-        "declare void @llvm.amdgcn.s.barrier() #1\n"
-        "attributes #0 = { alwaysinline convergent nounwind }\n"
-        "attributes #1 = { convergent nounwind }\n";
+    static const char text[] = "define internal void @block_barrier() #0 {\n"
+                               "  fence syncscope(\"workgroup\") release\n"
+                               "  call void @llvm.amdgcn.s.barrier()\n"
+                               "  fence syncscope(\"workgroup\") acquire\n"
+                               "  ret void\n"
+                               "}\n"
+                               "declare void @llvm.amdgcn.s.barrier() #1\n"
+                               "attributes #0 = { alwaysinline convergent nounwind }\n"
+                               "attributes #1 = { convergent nounwind }\n";
     V fn = LLVMGetNamedFunction(l->module, "block_barrier");
     if (fn)
         return fn;
@@ -79,10 +79,7 @@ static V shuffle(Lower *l, V x, V lane)
     return LLVMBuildBitCast(l->b, word, type, "");
 }
 
-V shuffle_xor(Lower *l, V x, int lanes)
-{
-    return shuffle(l, x, LLVMBuildXor(l->b, l->lane, c32(l, lanes), ""));
-}
+V shuffle_xor(Lower *l, V x, int lanes) { return shuffle(l, x, LLVMBuildXor(l->b, l->lane, c32(l, lanes), "")); }
 
 static V thread_bit(Lower *l, int bit) /* i1 */
 {
@@ -90,12 +87,13 @@ static V thread_bit(Lower *l, int bit) /* i1 */
     return LLVMBuildICmp(l->b, LLVMIntNE, b, c32(l, 0), "");
 }
 
-/* ---- from one layout to another ------------------------------------------------------------------------------------- */
+/* ---- from one layout to another ----------------------------------------------------------------------------- */
 
 static bool is_zero(Bit b) { return !b.row && !b.col; }
 static bool same(Bit a, Bit b) { return a.row == b.row && a.col == b.col; }
 
-/* How the wanted elements are found in what is there: some thread bits pick among registers, lane bits name the lane. */
+/* How the wanted elements are found in what is there: some thread bits pick among registers, lane bits name the lane.
+ */
 typedef struct Route {
     const Layout *have, *want;
     int picks, pick[LANE_BITS + WARP_BITS]; /* thread bits on which the source's register depends */
@@ -104,10 +102,7 @@ typedef struct Route {
     bool moves;          /* the source is another lane */
 } Route;
 
-static Bit thread_vector(const Layout *l, int bit)
-{
-    return bit < l->lanes ? l->lane[bit] : l->warp[bit - l->lanes];
-}
+static Bit thread_vector(const Layout *l, int bit) { return bit < l->lanes ? l->lane[bit] : l->warp[bit - l->lanes]; }
 
 static int lane_with(const Layout *l, Bit v)
 {
@@ -117,10 +112,7 @@ static int lane_with(const Layout *l, Bit v)
     return -1;
 }
 
-static bool has_reg(const Layout *l, Bit v)
-{
-    return layout_find(l, v) >= 0;
-}
+static bool has_reg(const Layout *l, Bit v) { return layout_find(l, v) >= 0; }
 
 /* Stays within warps; false when it does not. */
 static bool find_route(const Layout *have, const Layout *want, Route *r)
@@ -186,7 +178,8 @@ static V source_lane(Lower *l, const Route *r, int lanes)
 static V follow(Lower *l, const Route *r, V *from, Bit place, int pick)
 {
     if (pick < r->picks) {
-        V with = follow(l, r, from, bit_xor(place, r->picked[pick]), pick + 1), without = follow(l, r, from, place, pick + 1);
+        V with = follow(l, r, from, bit_xor(place, r->picked[pick]), pick + 1),
+          without = follow(l, r, from, place, pick + 1);
         return with == without ? with : LLVMBuildSelect(l->b, thread_bit(l, r->pick[pick]), with, without, "");
     }
     int lanes, reg = source_reg(r, place, &lanes);
@@ -195,22 +188,10 @@ static V follow(Lower *l, const Route *r, V *from, Bit place, int pick)
     return r->moves || lanes ? shuffle(l, from[reg], source_lane(l, r, lanes)) : from[reg];
 }
 
-/* ---- through on-chip memory ----------------------------------------------------------------------------------------- */
+/* ---- through on-chip memory --------------------------------------------------------------------------------- */
 
 static LLVMTypeRef stored_type(Lower *l, DType elem) { return elem == DT_PRED ? l->i8 : elem_type(&l->code, elem); }
 static int stored_size(DType elem) { return elem == DT_PRED ? 1 : dtype_bits(elem) / 8; }
-
-static int covered(const Layout *l, bool rows)
-{
-    int all = 0;
-    for (int i = 0; i < l->regs; i++)
-        all |= rows ? l->reg[i].row : l->reg[i].col;
-    for (int i = 0; i < l->lanes + l->warps; i++) {
-        Bit b = thread_vector(l, i);
-        all |= rows ? b.row : b.col;
-    }
-    return all + 1;
-}
 
 static V area_pointer(Lower *l, const Layout *layout, int reg, int pitch, int64_t plus, int size)
 {
@@ -248,7 +229,8 @@ static void area_reserve(Lower *l, int64_t bytes)
 
 static V *through_memory(Lower *l, V *from, const Layout *have, const Layout *want, DType elem, int64_t plus)
 {
-    int rows = MAX(covered(have, true), covered(want, true)), pitch = MAX(covered(have, false), covered(want, false));
+    int rows = MAX(layout_span(have, true), layout_span(want, true)),
+        pitch = MAX(layout_span(have, false), layout_span(want, false));
     area_reserve(l, (int64_t)(rows * pitch + plus) * stored_size(elem));
     area_write(l, from, have, pitch, 0, elem);
     block_barrier(l);
@@ -263,8 +245,10 @@ static void clash(Lower *l, Ref at, const Layout *have, const Layout *want)
     layout_print(have, &text);
     buf_puts(&text, "\n  is wanted as  ");
     layout_print(want, &text);
-    ir_error(l->k, at, l->err, "a tile would be exchanged through memory inside a pipelined loop: it lies as  %s\n"
-             "  bring it there before the loop, or change the warps", text.data);
+    ir_error(l->k, at, l->err,
+             "a tile would be exchanged through memory inside a pipelined loop: it lies as  %s\n"
+             "  bring it there before the loop, or change the warps",
+             text.data);
     buf_free(&text);
 }
 
@@ -302,7 +286,7 @@ static void lower_slice(Lower *l, const Ins *i, Ref r)
     int rows = 1 << log2_up(i->type.rows), cols = 1 << log2_up(i->type.cols);
     bool aligned = i->pos[0] % rows == 0 && i->pos[1] % cols == 0 && find_route(&have, &want, &route);
     if (!aligned) {
-        int pitch = MAX(covered(&have, false), covered(&want, false));
+        int pitch = MAX(layout_span(&have, false), layout_span(&want, false));
         V *got = through_memory(l, from, &have, &want, i->type.elem, (int64_t)i->pos[0] * pitch + i->pos[1]);
         memcpy(out, got, (size_t)reg_count(&want) * sizeof *out);
         return;
@@ -316,8 +300,8 @@ static void lower_join(Lower *l, const Ins *i, Ref r)
 {
     Layout a, b, want = l->val[r].layout;
     V *left = own(l, i->arg[0], &a), *right = own(l, i->arg[1], &b);
-    int first = type_of(l->k, i->arg[0]).cols, pitch = MAX(covered(&want, false), first + covered(&b, false));
-    int rows = MAX(covered(&want, true), MAX(covered(&a, true), covered(&b, true)));
+    int first = type_of(l->k, i->arg[0]).cols, pitch = MAX(layout_span(&want, false), first + layout_span(&b, false));
+    int rows = MAX(layout_span(&want, true), MAX(layout_span(&a, true), layout_span(&b, true)));
     if (l->in_pipeline)
         clash(l, r, &a, &want);
     area_reserve(l, (int64_t)rows * pitch * stored_size(i->type.elem));
@@ -337,7 +321,7 @@ void lower_rearranged(Lower *l, const Ins *i, Ref r)
         lower_join(l, i, r);
 }
 
-/* ---- reductions ------------------------------------------------------------------------------------------------------ */
+/* ---- reductions --------------------------------------------------------------------------------------------- */
 
 static V combine(Lower *l, ReduceKind kind, DType elem, V x, V y)
 {
@@ -365,7 +349,7 @@ static void fill_outside(Lower *l, const Ins *i, Type t, const Layout *layout, V
 {
     bool rows = i->b == 0;
     int extent = rows ? t.rows : t.cols;
-    if (covered(layout, rows) <= extent)
+    if (layout_span(layout, rows) <= extent)
         return;
     V part = thread_part(l, layout, rows), none = identity(l, (ReduceKind)i->a, t.elem);
     for (int reg = 0; reg < reg_count(layout); reg++) {
@@ -411,7 +395,8 @@ static bool lanes_agree(const Layout *l)
 
 static void reduce_warps(Lower *l, const Ins *i, DType elem, Layout *now, V *x, const int *bits, int count)
 {
-    int lanes = lanes_agree(now) ? 0 : now->lanes, holders = 1 << (lanes + now->warps), size = stored_size(elem), clear = 0;
+    int lanes = lanes_agree(now) ? 0 : now->lanes, holders = 1 << (lanes + now->warps), size = stored_size(elem),
+        clear = 0;
     V holder = lanes ? l->tid : l->warp;
     for (int n = 0; n < count; n++)
         clear |= 1 << (lanes + bits[n]);
@@ -462,7 +447,8 @@ enum { IN_REG = 1, IN_LANE = 2, IN_WARP = 4, ANYWHERE = 7 };
 static void reduce_bit(Reduction *s, Bit v, int where)
 {
     int none = is_zero(v), reg = none ? -1 : bit_in(s->now.reg, s->now.regs, v);
-    int lane = none ? -1 : bit_in(s->now.lane, s->now.lanes, v), warp = none ? -1 : bit_in(s->now.warp, s->now.warps, v);
+    int lane = none ? -1 : bit_in(s->now.lane, s->now.lanes, v),
+        warp = none ? -1 : bit_in(s->now.warp, s->now.warps, v);
     if (warp >= 0) {
         if (where & IN_WARP)
             s->warps[s->waiting++] = warp;
@@ -516,10 +502,10 @@ void lower_reduce(Lower *l, const Ins *i, Ref r)
     l->val[r].reg = relayout(l, s.x, &s.now, &want, t.elem, r);
 }
 
-/* ---- running sums ---------------------------------------------------------------------------------------------------- */
+/* ---- running sums ------------------------------------------------------------------------------------------- */
 
-/* Each element's sum up to itself, and the total of the 2^n columns around it, n growing bit by bit. Registers that differ in
- * bits that are done share a total: that of the one without them. */
+/* Each element's sum up to itself, and the total of the 2^n columns around it, n growing bit by bit. Registers that
+ * differ in bits that are done share a total: that of the one without them. */
 typedef struct Scan {
     Lower *l;
     const Layout *layout;
@@ -570,7 +556,9 @@ static void scan_warps(Scan *s, DType elem, const int *bits, int count)
     area_reserve(l, (int64_t)reg_count(s->layout) * threads * stored_size(elem));
     for (int n = 0; n < count; n++) {
         clear |= 1 << (s->layout->lanes + bits[n]);
-        mine = LLVMBuildOr(l->b, mine, LLVMBuildSelect(l->b, thread_bit(l, s->layout->lanes + bits[n]), c32(l, 1 << n), c32(l, 0), ""), "");
+        mine = LLVMBuildOr(
+            l->b, mine, LLVMBuildSelect(l->b, thread_bit(l, s->layout->lanes + bits[n]), c32(l, 1 << n), c32(l, 0), ""),
+            "");
     }
     V others = LLVMBuildAnd(l->b, l->tid, c32(l, threads - 1 - clear), "");
     for (int reg = 0; reg < reg_count(s->layout); reg++) {
@@ -617,7 +605,8 @@ void lower_scan(Lower *l, const Ins *i, Ref r)
         if (waiting)
             scan_warps(&s, elem, warps, waiting);
         waiting = 0;
-        int reg = v.col ? bit_in(layout.reg, layout.regs, v) : -1, lane = v.col ? bit_in(layout.lane, layout.lanes, v) : -1;
+        int reg = v.col ? bit_in(layout.reg, layout.regs, v) : -1,
+            lane = v.col ? bit_in(layout.lane, layout.lanes, v) : -1;
         if (reg >= 0)
             scan_reg(&s, reg);
         else if (lane >= 0)

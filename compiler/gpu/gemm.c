@@ -1,13 +1,13 @@
-/* gemm.c - frag += A x B on GPUs. Where a matrix unit knows the types (matrix.h), A and B are read in runs of neighbouring
- * elements of K straight into its operands, from global or on-chip memory, A from registers too. Everything else is
- * computed element by element with fused multiply-adds. Every accumulator walks K upwards, alone: neither tile sizes nor
- * warps change a bit. */
+/* gemm.c - frag += A x B on GPUs. Where a matrix unit knows the types (matrix.h), A and B are read in runs of
+ * neighbouring elements of K straight into its operands, from global or on-chip memory, A from registers too.
+ * Everything else is computed element by element with fused multiply-adds. Every accumulator walks K upwards, alone:
+ * neither tile sizes nor warps change a bit. */
 #include "matrix.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- which product ---------------------------------------------------------------------------------------------------- */
+/* ---- which product ------------------------------------------------------------------------------------------ */
 
 static const struct {
     DType a, b, acc;
@@ -33,7 +33,8 @@ static int chunk_of(const Lower *l, const Unit *u, const Ins *gemm)
 
 bool matrix_product(Lower *l, const Ins *gemm)
 {
-    DType a = type_of(l->k, gemm->arg[1]).elem, b = type_of(l->k, gemm->arg[2]).elem, acc = type_of(l->k, gemm->arg[0]).elem;
+    DType a = type_of(l->k, gemm->arg[1]).elem, b = type_of(l->k, gemm->arg[2]).elem,
+          acc = type_of(l->k, gemm->arg[0]).elem;
     for (size_t n = 0; n < COUNT(products); n++)
         if (products[n].a == a && products[n].b == b && products[n].acc == acc) {
             Unit u = unit_of(l->t, acc == DT_S32);
@@ -42,7 +43,7 @@ bool matrix_product(Lower *l, const Ins *gemm)
     return false;
 }
 
-/* ---- operands --------------------------------------------------------------------------------------------------------- */
+/* ---- operands ----------------------------------------------------------------------------------------------- */
 
 /* One factor: where element (x, k) lies, x a row of A or a column of B. */
 typedef struct Factor {
@@ -76,7 +77,8 @@ static Factor factor_of(Gemm *g, Ref ref, bool is_a)
 {
     Lower *l = g->l;
     const Ins *v = ir_at(l->k, ref);
-    Factor f = {.bits = dtype_bits(v->type.elem), .size_x = is_a ? v->type.rows : v->type.cols,
+    Factor f = {.bits = dtype_bits(v->type.elem),
+                .size_x = is_a ? v->type.rows : v->type.cols,
                 .size_k = is_a ? v->type.cols : v->type.rows};
     if (v->op != OP_VIEW) {
         f.layout = layout_factor(l->t, l->shape, v->type.rows, v->type.cols);
@@ -101,41 +103,15 @@ static Factor factor_of(Gemm *g, Ref ref, bool is_a)
     f.align = 16;
     f.chunk_bytes = (int64_t)m->unit * m->wide * f.bits / 8;
     if (cols_over) {
-        Window w;
         V first = scalar(l, v->arg[m->rank]);
         V left = LLVMBuildNSWSub(l->b, c64(l, round_up(m->dim[m->rank - 1].n, m->wide)), first, "");
         left = math_binary(&l->code, OP_MIN, DT_S64, left, c64(l, f.size_x), 1);
         f.x_limit = LLVMBuildTrunc(l->b, left, l->i32, "");
-        (void)w;
     }
     return f;
 }
 
 static bool contiguous(const Factor *f) { return f->panel || f->k_stride == f->bits / 8; }
-
-static int row_span(const Layout *l)
-{
-    int all = 0;
-    for (int i = 0; i < l->regs; i++)
-        all |= l->reg[i].row;
-    for (int i = 0; i < l->lanes; i++)
-        all |= l->lane[i].row;
-    for (int i = 0; i < l->warps; i++)
-        all |= l->warp[i].row;
-    return all + 1;
-}
-
-static int col_span(const Layout *l)
-{
-    int all = 0;
-    for (int i = 0; i < l->regs; i++)
-        all |= l->reg[i].col;
-    for (int i = 0; i < l->lanes; i++)
-        all |= l->lane[i].col;
-    for (int i = 0; i < l->warps; i++)
-        all |= l->warp[i].col;
-    return all + 1;
-}
 
 /* Pointer to (x, this lane's k) in chunk 0, and whether x lies inside. */
 static V base_pointer(Gemm *g, const Factor *f, V x, int covered, V *inside)
@@ -146,7 +122,9 @@ static V base_pointer(Gemm *g, const Factor *f, V x, int covered, V *inside)
         *inside = LLVMBuildICmp(l->b, LLVMIntSLT, x, f->x_limit ? f->x_limit : c32(l, f->size_x), "");
     if (f->panel) /* a chunk is a unit, so that (x, k) is the start of the column's unit plus k */
         return bytes_at(l, panel_pointer(l, f->view, c32(l, 0), x),
-                        LLVMBuildZExt(l->b, LLVMBuildLShr(l->b, LLVMBuildMul(l->b, g->k, c32(l, f->bits), ""), c32(l, 3), ""), l->i64, ""));
+                        LLVMBuildZExt(l->b,
+                                      LLVMBuildLShr(l->b, LLVMBuildMul(l->b, g->k, c32(l, f->bits), ""), c32(l, 3), ""),
+                                      l->i64, ""));
     V at = LLVMBuildNSWMul(l->b, LLVMBuildZExt(l->b, x, l->i64, ""), c64(l, f->x_stride), "");
     V down = LLVMBuildNSWMul(l->b, LLVMBuildZExt(l->b, g->k, l->i64, ""), c64(l, f->k_stride), "");
     return bytes_at(l, f->w.corner, LLVMBuildNSWAdd(l->b, at, down, ""));
@@ -161,7 +139,7 @@ static void make_bases(Gemm *g)
     for (size_t r = 0; r < g->rows.len && g->a.view; r++)
         for (int h = 0; h < halves; h++, n++) {
             V x = LLVMBuildAdd(l->b, g->row, c32(l, g->rows.at[r] + 8 * h), "");
-            g->x_base[0][n] = base_pointer(g, &g->a, x, row_span(&g->layout), &g->x_inside[0][n]);
+            g->x_base[0][n] = base_pointer(g, &g->a, x, layout_span(&g->layout, true), &g->x_inside[0][n]);
         }
     n = 0;
     g->x_base[1] = arena_array(l->arena, V, (int)g->cols.len * g->tiles);
@@ -169,7 +147,7 @@ static void make_bases(Gemm *g)
     for (size_t c = 0; c < g->cols.len; c++)
         for (int j = 0; j < g->tiles; j++, n++) {
             V x = LLVMBuildAdd(l->b, g->col, c32(l, g->cols.at[c] + g->u.each * j), "");
-            g->x_base[1][n] = base_pointer(g, &g->b, x, col_span(&g->layout), &g->x_inside[1][n]);
+            g->x_base[1][n] = base_pointer(g, &g->b, x, layout_span(&g->layout, false), &g->x_inside[1][n]);
         }
 }
 
@@ -183,10 +161,7 @@ static V k_inside(Gemm *g, const Factor *f, V first, int plus)
     return LLVMBuildICmp(l->b, LLVMIntSLT, k, f->k_limit ? f->k_limit : c32(l, f->size_k), "");
 }
 
-static V both(Lower *l, V a, V b)
-{
-    return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b;
-}
+static V both(Lower *l, V a, V b) { return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b; }
 
 /* Pieces of `bytes` become 32-bit words, in order. */
 static int split_words(Lower *l, V piece, int bytes, V *words, int at)
@@ -211,7 +186,8 @@ static void fetch_run(Gemm *g, const Factor *f, V base, V inside, V first, V off
         each /= 2;
     if (!contiguous(f))
         each = f->bits / 8;
-    LLVMTypeRef type = each >= 8 ? LLVMVectorType(l->i32, (unsigned)each / 4) : LLVMIntTypeInContext(l->ctx, (unsigned)each * 8);
+    LLVMTypeRef type = each >= 8 ? LLVMVectorType(l->i32, (unsigned)each / 4)
+                                 : LLVMIntTypeInContext(l->ctx, (unsigned)each * 8);
     V start = bytes_at(l, base, offset), safe = l->base[ir_at(l->k, f->view->arg[0])->integer];
     for (int done = 0; done < bytes; done += each) {
         int element = done * 8 / f->bits;
@@ -258,7 +234,7 @@ static V *unpack(Gemm *g, V *words, int *count)
     return out;
 }
 
-/* ---- the product ------------------------------------------------------------------------------------------------------- */
+/* ---- the product -------------------------------------------------------------------------------------------- */
 
 static void present_sums(Gemm *g, int row, int col, V *slot, V *acc)
 {
@@ -284,7 +260,8 @@ static void multiply_words(Gemm *g, int row, int col, V *const *a, V *b, int w)
         LLVMBuildStore(l->b, acc[n], slot[n]);
 }
 
-/* Units without unsigned factors see q - 128, and 128 times the sum of A's row is added: as a product with 64, twice. */
+/* Units without unsigned factors see q - 128, and 128 times the sum of A's row is added: as a product with 64, twice.
+ */
 static V *signed_words(Gemm *g, V *b, int words)
 {
     Lower *l = g->l;
@@ -342,7 +319,7 @@ static void list_tiles(Gemm *g)
     int inner = g->u.each * g->tiles;
     for (int reg = 0; reg < reg_count(&g->layout); reg++) {
         Bit b = layout_reg(&g->layout, reg);
-        if (b.row % 16 == 0 && b.col == 0 && b.row < row_span(&g->layout))
+        if (b.row % 16 == 0 && b.col == 0 && b.row < layout_span(&g->layout, true))
             vec_push(&g->rows, b.row);
         if (b.row == 0 && b.col % inner == 0 && b.col < g->b.size_x)
             vec_push(&g->cols, b.col);
@@ -359,7 +336,10 @@ static V warp_part(Lower *l, const Layout *layout, bool rows)
 static void gemm_units(Lower *l, const Ins *i)
 {
     enum { UNROLL = 4 };
-    Gemm g = {.l = l, .ins = i, .u = unit_of(l->t, type_of(l->k, i->arg[0]).elem == DT_S32), .layout = l->val[i->arg[0]].layout};
+    Gemm g = {.l = l,
+              .ins = i,
+              .u = unit_of(l->t, type_of(l->k, i->arg[0]).elem == DT_S32),
+              .layout = l->val[i->arg[0]].layout};
     Type acc = type_of(l->k, i->arg[0]);
     g.chunk = chunk_of(l, &g.u, i);
     if (ir_at(l->k, i->arg[1])->op != OP_VIEW && g.chunk > 32)
@@ -395,7 +375,7 @@ static void gemm_units(Lower *l, const Ins *i)
     vec_free(&g.cols);
 }
 
-/* ---- without a unit ---------------------------------------------------------------------------------------------------- */
+/* ---- without a unit ----------------------------------------------------------------------------------------- */
 
 static V load_plain(Lower *l, const Ins *view, const Window *w, bool panel, V x, V k, bool is_a, V inside)
 {
@@ -406,7 +386,8 @@ static V load_plain(Lower *l, const Ins *view, const Window *w, bool panel, V x,
     else {
         V row = LLVMBuildZExt(l->b, is_a ? x : k, l->i64, ""), col = LLVMBuildZExt(l->b, is_a ? k : x, l->i64, "");
         V at = LLVMBuildNSWMul(l->b, row, c64(l, w->row_stride), "");
-        p = bytes_at(l, w->corner, LLVMBuildNSWAdd(l->b, at, LLVMBuildNSWMul(l->b, col, c64(l, w->col_stride), ""), ""));
+        p = bytes_at(l, w->corner,
+                     LLVMBuildNSWAdd(l->b, at, LLVMBuildNSWMul(l->b, col, c64(l, w->col_stride), ""), ""));
     }
     return load_masked(l, elem_type(&l->code, m->elem), p, safe, inside, dtype_bits(m->elem) / 8);
 }
@@ -419,7 +400,7 @@ static void plain_step(Lower *l, const Ins *i, const Layout *layout, V k, V row,
     Type acc = type_of(l->k, i->arg[0]);
     window_of(l, a, &wa);
     bool panel = !window_of(l, b, &wb);
-    int rows = row_span(layout), cols = col_span(layout);
+    int rows = layout_span(layout, true), cols = layout_span(layout, false);
     V *as = arena_array(l->arena, V, rows), *bs = arena_array(l->arena, V, cols);
     LLVMTypeRef type = elem_type(&l->code, acc.elem);
     for (int reg = 0; reg < reg_count(layout); reg++) {
@@ -430,7 +411,8 @@ static void plain_step(Lower *l, const Ins *i, const Layout *layout, V k, V row,
             as[at.row] = math_cast(&l->code, load_plain(l, a, &wa, false, x, k, true, in), a->type.elem, acc.elem, 1);
         }
         if (!bs[at.col]) {
-            V x = LLVMBuildAdd(l->b, col, c32(l, at.col), ""), most = !panel && wb.col_limit ? wb.col_limit : c32(l, acc.cols);
+            V x = LLVMBuildAdd(l->b, col, c32(l, at.col), ""),
+              most = !panel && wb.col_limit ? wb.col_limit : c32(l, acc.cols);
             V in = (!panel && wb.col_limit) || cols > acc.cols ? LLVMBuildICmp(l->b, LLVMIntSLT, x, most, "") : NULL;
             bs[at.col] = math_cast(&l->code, load_plain(l, b, &wb, panel, x, k, false, in), b->type.elem, acc.elem, 1);
         }
@@ -445,9 +427,10 @@ static void gemm_plain(Lower *l, const Ins *i)
 {
     const Ins *a = ir_at(l->k, i->arg[1]), *b = ir_at(l->k, i->arg[2]);
     if (a->op != OP_VIEW || dtype_bits(b->type.elem) < 8) {
-        err_set(l->err, "%s:%d: gemm: %s has no unit for %s x %s with B in units of %d; use the layout of schedules/gpu",
-                i->loc.file ? i->loc.file : "?", i->loc.line, l->t->name, dtype_name(a->type.elem), dtype_name(b->type.elem),
-                memory_of(l, b)->unit);
+        err_set(l->err,
+                "%s:%d: gemm: %s has no unit for %s x %s with B in units of %d; use the layout of schedules/gpu",
+                i->loc.file ? i->loc.file : "?", i->loc.line, l->t->name, dtype_name(a->type.elem),
+                dtype_name(b->type.elem), memory_of(l, b)->unit);
         return;
     }
     const Layout *layout = &l->val[i->arg[0]].layout;

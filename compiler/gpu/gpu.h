@@ -31,12 +31,14 @@ typedef struct Shape { /* of the block */
 Layout layout_flat(Shape s, int rows, int cols, int side); /* 2^side elements of a row side by side in a thread */
 Layout layout_scalar(Shape s);
 Layout layout_slice(const Layout *l, bool rows, bool cols); /* without the rows' bits, or the columns' */
-Layout layout_reshaped(const Layout *l, Type from, Type to); /* the same elements, row-major; extents are powers of two */
+/* The same elements, row-major; extents are powers of two. */
+Layout layout_reshaped(const Layout *l, Type from, Type to);
 bool layout_same(const Layout *a, const Layout *b);
 bool layout_same_threads(const Layout *a, const Layout *b); /* registers apart */
 bool layout_replicated(const Layout *l); /* do several threads hold the same element */
 Bit layout_reg(const Layout *l, int reg); /* what a register contributes */
 int layout_find(const Layout *l, Bit want); /* the register that contributes this; -1 when there is none */
+int layout_span(const Layout *l, bool rows); /* one more than the largest row or column that it covers */
 void layout_print(const Layout *l, Buf *out); /* "reg c0 c1 r3; lane c3 c4 r0 r1 r2; warp -" */
 
 /* matrix.c: what the matrix units want; see there */
@@ -116,8 +118,8 @@ void lower_scan(Lower *l, const Ins *i, Ref r);
 void lower_reduce(Lower *l, const Ins *i, Ref r);
 void lower_rearranged(Lower *l, const Ins *i, Ref r); /* SLICE, JOIN */
 
-/* memory.c. A window is a view as a rectangle in memory, element (row, col) at corner + row * row_stride + col * col_stride
- * bytes. */
+/* memory.c. A window is a view as a rectangle in memory, element (row, col) at
+ * corner + row * row_stride + col * col_stride bytes. */
 typedef struct Window {
     const Memory *m;
     LLVMTypeRef type;  /* of an element */
@@ -127,30 +129,35 @@ typedef struct Window {
     int rows, cols;    /* of the tile */
     V row_limit, col_limit; /* i32: rows and columns before these lie inside; NULL: all do */
     int col_step, row_step; /* the limits are multiples of these */
-    int align;         /* bytes: of every element whose number along the contiguous axis is a multiple of align / size */
+    int align; /* bytes: of every element whose number along the contiguous axis is a multiple of align / size */
 } Window;
 bool window_of(Lower *l, const Ins *view, Window *w); /* false for panels */
-bool panel_window(Lower *l, const Ins *view, Window *w); /* panels whose columns are whole: words, a row a block of columns */
+/* Panels whose columns are whole: words, a row a block of columns. */
+bool panel_window(Lower *l, const Ins *view, Window *w);
 V thread_part(Lower *l, const Layout *layout, bool rows); /* i32: what lane and warp contribute to row or column */
 V view_corner(Lower *l, const Ins *view);
-V window_inside(Lower *l, const Window *w, const Layout *layout, V row, V col, Bit reg); /* NULL: always; may be constant false */
+/* NULL: always; may be constant false. */
+V window_inside(Lower *l, const Window *w, const Layout *layout, V row, V col, Bit reg);
 V window_pointer(Lower *l, const Window *w, V thread_offset, Bit reg);
 V window_thread_offset(Lower *l, const Window *w, const Layout *layout); /* i64 bytes */
-int window_run(const Window *w, const Layout *layout, int most); /* registers side by side in memory, at most so many bytes */
-V load_masked(Lower *l, LLVMTypeRef type, V pointer, V safe, V inside, int align); /* zero outside; `inside` may be NULL */
+/* Registers side by side in memory, at most so many bytes. */
+int window_run(const Window *w, const Layout *layout, int most);
+/* Zero outside; `inside` may be NULL. */
+V load_masked(Lower *l, LLVMTypeRef type, V pointer, V safe, V inside, int align);
 V *load_window(Lower *l, const Window *w, const Layout *layout);
 void store_window(Lower *l, const Window *w, const Layout *layout, V *x);
 void access_memory(Lower *l, const Ins *i, Ref r);
-V panel_pointer(Lower *l, const Ins *view, V k, V n); /* byte address of element (k, n) of the view, i32 each, to the byte */
+/* Byte address of element (k, n) of the view, i32 each, to the byte. */
+V panel_pointer(Lower *l, const Ins *view, V k, V n);
 V bytes_at(Lower *l, V pointer, V offset); /* pointer + offset (i64) */
 
 /* copy.c */
-void lower_copy(Lower *l, const Ins *i);            /* complete on return for this thread */
-void copy_start(Lower *l, const Ins *i);            /* asynchronous; a part of the group that copy_commit closes */
+void lower_copy(Lower *l, const Ins *i); /* complete on return for this thread */
+void copy_start(Lower *l, const Ins *i); /* asynchronous; a part of the group that copy_commit closes */
 void copy_commit(Lower *l);
-void copy_wait(Lower *l, int groups);               /* until at most so many of this thread's groups are under way */
-V *copy_fetch(Lower *l, const Ins *i, int *count);  /* into registers */
-void copy_drop(Lower *l, const Ins *i, V *x);       /* from registers to where it goes */
+void copy_wait(Lower *l, int groups); /* until at most so many of this thread's groups are under way */
+V *copy_fetch(Lower *l, const Ins *i, int *count); /* into registers */
+void copy_drop(Lower *l, const Ins *i, V *x); /* from registers to where it goes */
 
 /* matrix.c: the units */
 bool matrix_product(Lower *l, const Ins *gemm); /* is there an instruction for its types */

@@ -16,10 +16,7 @@ static bool take(Axis *a, Bit *out)
     return true;
 }
 
-Layout layout_scalar(Shape s)
-{
-    return (Layout){.lanes = s.lanes, .warps = s.warps[0] + s.warps[1]};
-}
+Layout layout_scalar(Shape s) { return (Layout){.lanes = s.lanes, .warps = s.warps[0] + s.warps[1]}; }
 
 Layout layout_flat(Shape s, int rows, int cols, int side)
 {
@@ -114,6 +111,18 @@ int layout_find(const Layout *l, Bit want)
             return reg;
     }
     return -1;
+}
+
+int layout_span(const Layout *l, bool rows)
+{
+    int all = 0;
+    for (int i = 0; i < l->regs; i++)
+        all |= rows ? l->reg[i].row : l->reg[i].col;
+    for (int i = 0; i < l->lanes; i++)
+        all |= rows ? l->lane[i].row : l->lane[i].col;
+    for (int i = 0; i < l->warps; i++)
+        all |= rows ? l->warp[i].row : l->warp[i].col;
+    return all + 1;
 }
 
 static void print_bits(Buf *out, const char *what, const Bit *b, int n)

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- values ------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------------- */
 
 V *new_value(Lower *l, Ref r, const Layout *layout)
 {
@@ -60,7 +60,7 @@ V *operand_in(Lower *l, Ref r, const Layout *want)
     return out;
 }
 
-/* ---- elementwise and shape --------------------------------------------------------------------------------------- */
+/* ---- elementwise and shape ---------------------------------------------------------------------------------- */
 
 static V elementwise(Lower *l, const Ins *i, const V *x)
 {
@@ -70,8 +70,9 @@ static V elementwise(Lower *l, const Ins *i, const V *x)
     case OP_BITCAST: return LLVMBuildBitCast(l->b, x[0], elem_type(&l->code, i->type.elem), "");
     case OP_FMA: return math_fma(&l->code, x[0], x[1], x[2], 1);
     case OP_SELECT: return LLVMBuildSelect(l->b, x[0], x[1], x[2], "");
-    default: return i->nargs == 1 ? math_unary(&l->code, i->op, x[0], 1)
-                                  : math_binary(&l->code, i->op, from.elem, x[0], x[1], 1);
+    default:
+        return i->nargs == 1 ? math_unary(&l->code, i->op, x[0], 1)
+                             : math_binary(&l->code, i->op, from.elem, x[0], x[1], 1);
     }
 }
 
@@ -122,12 +123,9 @@ static void lower_frag(Lower *l, const Ins *i, Ref r)
         out[reg] = LLVMBuildAlloca(l->entry, elem_type(&l->code, i->type.elem), "");
 }
 
-/* ---- control ------------------------------------------------------------------------------------------------------ */
+/* ---- control ------------------------------------------------------------------------------------------------ */
 
-LLVMBasicBlockRef new_block(Lower *l, const char *name)
-{
-    return LLVMAppendBasicBlockInContext(l->ctx, l->fn, name);
-}
+LLVMBasicBlockRef new_block(Lower *l, const char *name) { return LLVMAppendBasicBlockInContext(l->ctx, l->fn, name); }
 
 static void open_loop(Lower *l, Ref r, V lo, V hi)
 {
@@ -196,7 +194,7 @@ static void lower_control(Lower *l, const Ins *i, Ref r)
         close_when(l);
 }
 
-/* ---- dispatch ------------------------------------------------------------------------------------------------------ */
+/* ---- dispatch ----------------------------------------------------------------------------------------------- */
 
 static void set_scalar(Lower *l, Ref r, V v)
 {
@@ -222,14 +220,19 @@ void lower_ins(Lower *l, Ref r)
     if (l->barrier[r])
         block_barrier(l);
     switch (op_info[i->op].class) {
-    case CLASS_UN: case CLASS_BIN: case CLASS_CMP: case CLASS_TERN: lower_elementwise(l, i, r); return;
+    case CLASS_UN:
+    case CLASS_BIN:
+    case CLASS_CMP:
+    case CLASS_TERN: lower_elementwise(l, i, r); return;
     case CLASS_CTRL: lower_control(l, i, r); return;
     case CLASS_LEAF: lower_leaf(l, i, r); return;
     default: break;
     }
     switch (i->op) {
-    case OP_CAST: case OP_BITCAST: lower_elementwise(l, i, r); break;
-    case OP_SLICE: case OP_JOIN: lower_rearranged(l, i, r); break;
+    case OP_CAST:
+    case OP_BITCAST: lower_elementwise(l, i, r); break;
+    case OP_SLICE:
+    case OP_JOIN: lower_rearranged(l, i, r); break;
     case OP_TRANSPOSE: lower_transpose(l, i, r); break;
     case OP_RESHAPE: lower_reshape(l, i, r); break;
     case OP_SCAN: lower_scan(l, i, r); break;
@@ -253,16 +256,14 @@ void lower_range(Lower *l, Ref from, Ref to)
     }
 }
 
-/* ---- the frame ----------------------------------------------------------------------------------------------------- */
+/* ---- the frame ---------------------------------------------------------------------------------------------- */
 
-static V intrinsic(Lower *l, const char *name)
-{
-    return call(&l->code, name, NULL, 0, NULL, 0);
-}
+static V intrinsic(Lower *l, const char *name) { return call(&l->code, name, NULL, 0, NULL, 0); }
 
 static void add_attribute(Lower *l, const char *name, const char *value)
 {
-    LLVMAttributeRef a = LLVMCreateStringAttribute(l->ctx, name, (unsigned)strlen(name), value, (unsigned)strlen(value));
+    LLVMAttributeRef a =
+        LLVMCreateStringAttribute(l->ctx, name, (unsigned)strlen(name), value, (unsigned)strlen(value));
     LLVMAddAttributeAtIndex(l->fn, LLVMAttributeFunctionIndex, a);
 }
 
@@ -270,7 +271,8 @@ static void annotate_nvidia(Lower *l, const char *key, int value)
 {
     LLVMMetadataRef node[] = {LLVMValueAsMetadata(l->fn), LLVMMDStringInContext2(l->ctx, key, strlen(key)),
                               LLVMValueAsMetadata(c32(l, value))};
-    LLVMAddNamedMetadataOperand(l->module, "nvvm.annotations", LLVMMetadataAsValue(l->ctx, LLVMMDNodeInContext2(l->ctx, node, 3)));
+    LLVMAddNamedMetadataOperand(l->module, "nvvm.annotations",
+                                LLVMMetadataAsValue(l->ctx, LLVMMDNodeInContext2(l->ctx, node, 3)));
 }
 
 static void make_kernel(Lower *l, int threads)
@@ -306,8 +308,8 @@ static V load_size(Lower *l, int id)
     return v;
 }
 
-/* Rows that a matrix unit reads are 64 bytes, or an odd multiple of that, beyond a multiple of 128 apart: then eight threads
- * that read 16 bytes each from two neighbouring rows meet all banks once. */
+/* Rows that a matrix unit reads are 64 bytes, or an odd multiple of that, beyond a multiple of 128 apart: then eight
+ * threads that read 16 bytes each from two neighbouring rows meet all banks once. */
 static int64_t padded_pitch(const Memory *m)
 {
     int64_t bytes = m->dim[m->rank - 1].n * dtype_bits(m->elem) / 8;
@@ -434,7 +436,8 @@ static void make_function(Lower *l)
     }
     for (int i = 0; i < n; i++)
         params[i] = l->global;
-    l->fn = LLVMAddFunction(l->module, "kernel", LLVMFunctionType(LLVMVoidTypeInContext(l->ctx), params, (unsigned)n, false));
+    l->fn = LLVMAddFunction(l->module, "kernel",
+                            LLVMFunctionType(LLVMVoidTypeInContext(l->ctx), params, (unsigned)n, false));
     l->sizes = LLVMGetParam(l->fn, (unsigned)n - 1);
     make_kernel(l, 1 << (l->shape.lanes + l->shape.warps[0] + l->shape.warps[1]));
 }
@@ -477,11 +480,11 @@ bool gpu_lower(const Kernel *k, const Target *t, LLVMModuleRef module, KernelInf
     *info = (KernelInfo){.threads = 1 << (l.shape.lanes + l.shape.warps[0] + l.shape.warps[1]),
                          .shared = l.shared_bytes + l.scratch_bytes};
     if (!err->text[0] && info->shared > t->gpu->shared)
-        err_set(err, "kernel \"%s\": %lld bytes of on-chip memory, %s has %d; use smaller tiles or fewer stages", k->name,
-                (long long)info->shared, t->name, t->gpu->shared);
+        err_set(err, "kernel \"%s\": %lld bytes of on-chip memory, %s has %d; use smaller tiles or fewer stages",
+                k->name, (long long)info->shared, t->name, t->gpu->shared);
     if (!err->text[0] && info->threads > t->gpu->wave * t->gpu->max_warps)
-        err_set(err, "kernel \"%s\": %d threads a block, %s allows %d; use fewer warps", k->name, info->threads, t->name,
-                t->gpu->wave * t->gpu->max_warps);
+        err_set(err, "kernel \"%s\": %d threads a block, %s allows %d; use fewer warps", k->name, info->threads,
+                t->name, t->gpu->wave * t->gpu->max_warps);
     LLVMDisposeBuilder(l.b);
     LLVMDisposeBuilder(l.entry);
     arena_free(l.arena);

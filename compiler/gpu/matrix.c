@@ -12,14 +12,12 @@ Unit unit_of(const Target *t, bool integer)
         u.k = integer ? 4 * t->gpu->k_bytes : 16, u.lanes_k = 4, u.words = integer ? t->gpu->k_bytes / 4 : 2;
         u.each = 4, u.tiles = 2, u.no_unsigned = integer;
         break;
-    case MATRIX_WMMA:
-        u.k = 16, u.lanes_k = 1, u.words = integer ? 4 : 8, u.each = 8, u.tiles = 1;
-        break;
+    case MATRIX_WMMA: u.k = 16, u.lanes_k = 1, u.words = integer ? 4 : 8, u.each = 8, u.tiles = 1; break;
     }
     return u;
 }
 
-/* ---- layouts --------------------------------------------------------------------------------------------------------- */
+/* ---- layouts ------------------------------------------------------------------------------------------------ */
 
 static Bit row_bit(int n) { return (Bit){.row = (uint16_t)(1u << n)}; }
 static Bit col_bit(int n) { return (Bit){.col = (uint16_t)(1u << n)}; }
@@ -103,11 +101,12 @@ Layout layout_factor(const Target *t, Shape s, int rows, int k)
     return l;
 }
 
-/* ---- who reads what --------------------------------------------------------------------------------------------------- */
+/* ---- who reads what ----------------------------------------------------------------------------------------- */
 
 V unit_row(Lower *l, const Unit *u)
 {
-    V row = u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "") : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
+    V row = u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "")
+                                  : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
     return l->t->fault == GPU_FAULT_ROWS ? LLVMBuildXor(l->b, row, c32(l, 1), "") : row;
 }
 
@@ -115,22 +114,25 @@ V unit_k(Lower *l, const Unit *u, int run)
 {
     if (u->kind == MATRIX_WMMA)
         return c32(l, 0);
-    V group = u->kind == MATRIX_MMA ? LLVMBuildAnd(l->b, l->lane, c32(l, 3), "") : LLVMBuildLShr(l->b, l->lane, c32(l, 4), "");
+    V group = u->kind == MATRIX_MMA ? LLVMBuildAnd(l->b, l->lane, c32(l, 3), "")
+                                    : LLVMBuildLShr(l->b, l->lane, c32(l, 4), "");
     return LLVMBuildMul(l->b, group, c32(l, run), "");
 }
 
-/* Accumulator e of call j lies in column (lane's group) * each * tiles + each * j + e; the unit's own column numbers are
- * (group) * each + e, but for WMMA, whose are 2 * e + group. */
+/* Accumulator e of call j lies in column (lane's group) * each * tiles + each * j + e; the unit's own column numbers
+ * are (group) * each + e, but for WMMA, whose are 2 * e + group. */
 V unit_column(Lower *l, const Unit *u, int tiles)
 {
-    V own = u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "") : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
-    V group = LLVMBuildLShr(l->b, own, c32(l, log2_up(u->each)), ""), e = LLVMBuildAnd(l->b, own, c32(l, u->each - 1), "");
+    V own = u->kind == MATRIX_MMA ? LLVMBuildLShr(l->b, l->lane, c32(l, 2), "")
+                                  : LLVMBuildAnd(l->b, l->lane, c32(l, 15), "");
+    V group = LLVMBuildLShr(l->b, own, c32(l, log2_up(u->each)), ""),
+      e = LLVMBuildAnd(l->b, own, c32(l, u->each - 1), "");
     if (u->kind == MATRIX_WMMA)
         group = LLVMBuildAnd(l->b, own, c32(l, 1), ""), e = LLVMBuildLShr(l->b, own, c32(l, 1), "");
     return LLVMBuildAdd(l->b, LLVMBuildMul(l->b, group, c32(l, u->each * tiles), ""), e, "");
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------------ */
+/* ---- calls -------------------------------------------------------------------------------------------------- */
 
 static V vector_of(Lower *l, V *x, int n)
 {
@@ -154,8 +156,8 @@ static V words_as(Lower *l, V *words, int n, LLVMTypeRef type)
 static void multiply_mma(Lower *l, const Unit *u, V *acc, V *const *a, V *b)
 {
     V args[] = {a[0][0], a[1][0], a[0][1], a[1][1], b[0], b[1], acc[0], acc[1], acc[2], acc[3]};
-    V out = call(&l->code, u->integer ? "llvm.nvvm.mma.m16n8k32.row.col.s8.u8" : "llvm.nvvm.mma.m16n8k16.row.col.bf16", NULL, 0,
-                 args, COUNT(args));
+    V out = call(&l->code, u->integer ? "llvm.nvvm.mma.m16n8k32.row.col.s8.u8" : "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+                 NULL, 0, args, COUNT(args));
     for (unsigned i = 0; i < 4; i++)
         acc[i] = LLVMBuildExtractValue(l->b, out, i, "");
 }
@@ -163,9 +165,9 @@ static void multiply_mma(Lower *l, const Unit *u, V *acc, V *const *a, V *b)
 static void multiply_mfma(Lower *l, const Unit *u, V *acc, V *const *a, V *b)
 {
     V zero = c32(l, 0), sum = vector_of(l, acc, 4);
-    const char *name = !u->integer       ? "llvm.amdgcn.mfma.f32.16x16x16bf16.1k"
+    const char *name = !u->integer     ? "llvm.amdgcn.mfma.f32.16x16x16bf16.1k"
                        : u->words == 1 ? "llvm.amdgcn.mfma.i32.16x16x16i8"
-                                         : "llvm.amdgcn.mfma.i32.16x16x32.i8";
+                                       : "llvm.amdgcn.mfma.i32.16x16x32.i8";
     LLVMTypeRef type = !u->integer ? LLVMVectorType(l->i16, 4) : u->words == 1 ? l->i32 : l->i64;
     V args[] = {words_as(l, b, u->words, type), words_as(l, a[0], u->words, type), sum, zero, zero, zero};
     scatter_vector(l, call(&l->code, name, NULL, 0, args, COUNT(args)), acc, 4);

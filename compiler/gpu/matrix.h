@@ -1,10 +1,11 @@
 /* matrix.h - the matrix units as gemm.c sees them.
  *
- * All of them multiply 16 rows of A by some columns of B. The order of K within one call is free as long as A and B agree, so
- * every lane takes a run of neighbouring elements of K, up to 16 bytes at once, from both: `lanes_k` lanes side by side
- * share a chunk of K. The order of columns is free too: they are dealt out so that a lane's accumulators are neighbours,
- * and can be stored, or used as A of a second product, as they lie. AMD's units take B's columns as their rows for that.
- * Sources: PTX ISA, "Matrix fragments for mma.m16n8k16" and ".m16n8k32"; AMD CDNA2 and CDNA3 ISA, MFMA; RDNA3 ISA, WMMA. */
+ * All of them multiply 16 rows of A by some columns of B. The order of K within one call is free as long as A and B
+ * agree, so every lane takes a run of neighbouring elements of K, up to 16 bytes at once, from both: `lanes_k` lanes
+ * side by side share a chunk of K. The order of columns is free too: they are dealt out so that a lane's accumulators
+ * are neighbours, and can be stored, or used as A of a second product, as they lie. AMD's units take B's columns as
+ * their rows for that. Sources: PTX ISA, "Matrix fragments for mma.m16n8k16" and ".m16n8k32"; AMD CDNA2 and CDNA3 ISA,
+ * MFMA; RDNA3 ISA, WMMA. */
 #ifndef BLADE_MATRIX_H
 #define BLADE_MATRIX_H
 

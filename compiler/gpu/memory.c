@@ -1,5 +1,5 @@
-/* memory.c - loads, stores, gathers and scatters on GPUs: which address a thread's register stands for, how many neighbours
- * move in one access, and what lies outside. */
+/* memory.c - loads, stores, gathers and scatters on GPUs: which address a thread's register stands for, how many
+ * neighbours move in one access, and what lies outside. */
 #include "gpu.h"
 
 enum { MOST_BYTES = 16 };
@@ -7,15 +7,12 @@ enum { MOST_BYTES = 16 };
 static V mul64(Lower *l, V x, int64_t by) { return LLVMBuildNSWMul(l->b, x, c64(l, by), ""); }
 static V add64(Lower *l, V x, V y) { return LLVMBuildNSWAdd(l->b, x, y, ""); }
 
-V bytes_at(Lower *l, V pointer, V offset)
-{
-    return LLVMBuildGEP2(l->b, l->i8, pointer, &offset, 1, "");
-}
+V bytes_at(Lower *l, V pointer, V offset) { return LLVMBuildGEP2(l->b, l->i8, pointer, &offset, 1, ""); }
 
 static int memory_index(Lower *l, const Ins *view) { return (int)ir_at(l->k, view->arg[0])->integer; }
 static const Memory *memory_of(Lower *l, const Ins *view) { return &l->k->mem.at[memory_index(l, view)]; }
 
-/* ---- addresses ---------------------------------------------------------------------------------------------------- */
+/* ---- addresses ---------------------------------------------------------------------------------------------- */
 
 static V coordinate(Lower *l, const Ins *view, int d)
 {
@@ -60,7 +57,8 @@ V view_corner(Lower *l, const Ins *view)
     const Memory *m = memory_of(l, view);
     int last = m->rank - 1, mem = memory_index(l, view);
     if (m->layout == LAYOUT_PANEL)
-        return mul64(l, lead_offset(l, view, m->rank - 2), panel_block(m) * (round_up(m->dim[last].n, m->wide) / m->wide));
+        return mul64(l, lead_offset(l, view, m->rank - 2),
+                     panel_block(m) * (round_up(m->dim[last].n, m->wide) / m->wide));
     if (m->rank == 1)
         return coordinate(l, view, 0);
     V row = lead_offset(l, view, last);
@@ -90,7 +88,7 @@ V thread_part(Lower *l, const Layout *layout, bool rows)
     return sum;
 }
 
-/* ---- windows ------------------------------------------------------------------------------------------------------ */
+/* ---- windows ------------------------------------------------------------------------------------------------ */
 
 static V limit(Lower *l, const Ins *view, int dim, int most)
 {
@@ -143,8 +141,14 @@ bool window_of(Lower *l, const Ins *view, Window *w)
     if (m->layout != LAYOUT_ROWS || dtype_bits(m->elem) < 8)
         return false;
     int size = dtype_bits(m->elem) / 8, rows_over, cols_over;
-    *w = (Window){.m = m, .type = elem_type(&l->code, m->elem), .size = size, .rows = view->type.rows,
-                  .cols = view->type.cols, .safe = l->base[mem], .row_step = BIG, .col_step = BIG};
+    *w = (Window){.m = m,
+                  .type = elem_type(&l->code, m->elem),
+                  .size = size,
+                  .rows = view->type.rows,
+                  .cols = view->type.cols,
+                  .safe = l->base[mem],
+                  .row_step = BIG,
+                  .col_step = BIG};
     if (m->elem == DT_BOOL)
         w->type = l->i8;
     w->corner = bytes_at(l, l->base[mem], mul64(l, view_corner(l, view), size));
@@ -167,13 +171,20 @@ bool panel_window(Lower *l, const Ins *view, Window *w)
     const Memory *m = memory_of(l, view);
     int mem = memory_index(l, view), bits = dtype_bits(m->elem);
     Ref k0 = view->arg[m->rank - 1], n0 = view->arg[m->rank];
-    if (m->layout != LAYOUT_PANEL || (view->a & VIEW_TRANSPOSED) || view->type.cols % m->wide || view->type.rows % m->unit ||
-        ir_divisor(l->k, k0) % m->unit || ir_divisor(l->k, n0) % m->wide)
+    if (m->layout != LAYOUT_PANEL || (view->a & VIEW_TRANSPOSED) || view->type.cols % m->wide ||
+        view->type.rows % m->unit || ir_divisor(l->k, k0) % m->unit || ir_divisor(l->k, n0) % m->wide)
         return false;
     int per_word = 32 / bits, rows_over, cols_over;
-    *w = (Window){.m = m, .type = l->i32, .size = 4, .rows = view->type.cols / m->wide,
-                  .cols = view->type.rows * m->wide / per_word, .safe = l->base[mem], .col_stride = 4,
-                  .row_stride = panel_block(m) * bits / 8, .row_step = BIG, .col_step = BIG,
+    *w = (Window){.m = m,
+                  .type = l->i32,
+                  .size = 4,
+                  .rows = view->type.cols / m->wide,
+                  .cols = view->type.rows * m->wide / per_word,
+                  .safe = l->base[mem],
+                  .col_stride = 4,
+                  .row_stride = panel_block(m) * bits / 8,
+                  .row_step = BIG,
+                  .col_step = BIG,
                   .align = m->wide * m->unit * bits / 8 % MOST_BYTES ? 4 : MOST_BYTES};
     V block = mul64(l, LLVMBuildUDiv(l->b, coordinate(l, view, m->rank - 1), c64(l, m->wide), ""), panel_block(m));
     V offset = add64(l, view_corner(l, view), add64(l, block, mul64(l, coordinate(l, view, m->rank - 2), m->wide)));
@@ -181,29 +192,21 @@ bool panel_window(Lower *l, const Ins *view, Window *w)
     w->corner = bytes_at(l, l->base[mem], bytes);
     view_needs_mask(l->k, view, &rows_over, &cols_over);
     if (cols_over) {
-        V left = LLVMBuildNSWSub(l->b, c64(l, round_up(m->dim[m->rank - 1].n, m->wide)), coordinate(l, view, m->rank - 1), "");
+        V left = LLVMBuildNSWSub(l->b, c64(l, round_up(m->dim[m->rank - 1].n, m->wide)),
+                                 coordinate(l, view, m->rank - 1), "");
         left = LLVMBuildSDiv(l->b, left, c64(l, m->wide), "");
-        w->row_limit = LLVMBuildTrunc(l->b, math_binary(&l->code, OP_MIN, DT_S64, left, c64(l, w->rows), 1), l->i32, "");
+        w->row_limit =
+            LLVMBuildTrunc(l->b, math_binary(&l->code, OP_MIN, DT_S64, left, c64(l, w->rows), 1), l->i32, "");
     }
     if (rows_over) {
-        V left = LLVMBuildNSWSub(l->b, c64(l, round_up(m->dim[m->rank - 2].n, m->unit)), coordinate(l, view, m->rank - 2), "");
+        V left = LLVMBuildNSWSub(l->b, c64(l, round_up(m->dim[m->rank - 2].n, m->unit)),
+                                 coordinate(l, view, m->rank - 2), "");
         left = LLVMBuildSDiv(l->b, mul64(l, left, m->wide), c64(l, per_word), "");
-        w->col_limit = LLVMBuildTrunc(l->b, math_binary(&l->code, OP_MIN, DT_S64, left, c64(l, w->cols), 1), l->i32, "");
+        w->col_limit =
+            LLVMBuildTrunc(l->b, math_binary(&l->code, OP_MIN, DT_S64, left, c64(l, w->cols), 1), l->i32, "");
         w->col_step = m->unit * m->wide / per_word;
     }
     return true;
-}
-
-static int span(const Layout *l, bool rows) /* one more than the largest row or column that the layout covers */
-{
-    int all = 0;
-    for (int i = 0; i < l->regs; i++)
-        all |= rows ? l->reg[i].row : l->reg[i].col;
-    for (int i = 0; i < l->lanes; i++)
-        all |= rows ? l->lane[i].row : l->lane[i].col;
-    for (int i = 0; i < l->warps; i++)
-        all |= rows ? l->warp[i].row : l->warp[i].col;
-    return all + 1;
 }
 
 static V below(Lower *l, V part, int plus, V limit_v, int size, int covered)
@@ -218,8 +221,8 @@ static V below(Lower *l, V part, int plus, V limit_v, int size, int covered)
 
 V window_inside(Lower *l, const Window *w, const Layout *layout, V row, V col, Bit reg)
 {
-    V r = below(l, row, reg.row, w->row_limit, w->rows, span(layout, true));
-    V c = below(l, col, reg.col, w->col_limit, w->cols, span(layout, false));
+    V r = below(l, row, reg.row, w->row_limit, w->rows, layout_span(layout, true));
+    V c = below(l, col, reg.col, w->col_limit, w->cols, layout_span(layout, false));
     return r && c ? LLVMBuildAnd(l->b, r, c, "") : r ? r : c;
 }
 
@@ -247,15 +250,15 @@ int window_run(const Window *w, const Layout *layout, int most)
     for (int i = 0; i < layout->regs; i++) {
         Bit b = layout->reg[i];
         int next = 2 * run;
-        if ((along_cols ? b.col : b.row) != run || (along_cols ? b.row : b.col) || next * w->size > MIN(most, w->align) ||
-            (limited && step % next) || size % next)
+        if ((along_cols ? b.col : b.row) != run || (along_cols ? b.row : b.col) ||
+            next * w->size > MIN(most, w->align) || (limited && step % next) || size % next)
             break;
         run = next;
     }
     return run;
 }
 
-/* ---- accesses ------------------------------------------------------------------------------------------------------ */
+/* ---- accesses ----------------------------------------------------------------------------------------------- */
 
 static bool is_false(V v) { return v && LLVMIsAConstantInt(v) && !LLVMConstIntGetZExtValue(v); }
 
@@ -305,10 +308,7 @@ static V owner(Lower *l, const Layout *layout)
     return mask ? LLVMBuildICmp(l->b, LLVMIntEQ, LLVMBuildAnd(l->b, l->tid, c32(l, mask), ""), c32(l, 0), "") : NULL;
 }
 
-static V both(Lower *l, V a, V b)
-{
-    return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b;
-}
+static V both(Lower *l, V a, V b) { return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b; }
 
 /* Begins a region that runs where `condition` holds; NULL opens none. */
 static LLVMBasicBlockRef open_if(Lower *l, V condition)
@@ -357,7 +357,7 @@ void store_window(Lower *l, const Window *w, const Layout *layout, V *x)
     close_if(l, outer);
 }
 
-/* ---- panels, element by element ------------------------------------------------------------------------------------ */
+/* ---- panels, element by element ----------------------------------------------------------------------------- */
 
 /* [n/wide][k/unit][n%wide][k%unit]; k and n count from the view's corner. */
 V panel_pointer(Lower *l, const Ins *view, V k, V n)
@@ -383,8 +383,8 @@ static V panel_inside(Lower *l, const Ins *view, const Layout *layout, V row, V 
     int row_dim = turned ? m->rank - 1 : m->rank - 2, col_dim = turned ? m->rank - 2 : m->rank - 1;
     V rows = rows_over ? limit(l, view, row_dim, view->type.rows) : NULL;
     V cols = cols_over ? limit(l, view, col_dim, view->type.cols) : NULL;
-    return both(l, below(l, row, b.row, rows, view->type.rows, span(layout, true)),
-                below(l, col, b.col, cols, view->type.cols, span(layout, false)));
+    return both(l, below(l, row, b.row, rows, view->type.rows, layout_span(layout, true)),
+                below(l, col, b.col, cols, view->type.cols, layout_span(layout, false)));
 }
 
 static V element_of_panel(Lower *l, const Ins *view, V row, V col, Bit b)
@@ -424,13 +424,14 @@ static void store_panel(Lower *l, const Ins *view, const Layout *layout, V *x)
     close_if(l, outer);
 }
 
-/* ---- operations ---------------------------------------------------------------------------------------------------- */
+/* ---- operations --------------------------------------------------------------------------------------------- */
 
 static void lower_load(Lower *l, const Ins *i, Ref r)
 {
     Window w;
     const Ins *view = ir_at(l->k, i->arg[0]);
-    l->val[r].reg = window_of(l, view, &w) ? load_window(l, &w, &l->val[r].layout) : load_panel(l, view, &l->val[r].layout);
+    l->val[r].reg = window_of(l, view, &w) ? load_window(l, &w, &l->val[r].layout)
+                                           : load_panel(l, view, &l->val[r].layout);
 }
 
 static void lower_store(Lower *l, const Ins *i)

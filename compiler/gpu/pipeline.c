@@ -1,5 +1,5 @@
-/* pipeline.c - loops whose copies run ahead. Every copy into an on-chip tile that stands directly in such a loop, with the
- * scalars it needs, is issued for a later turn than the one that computes:
+/* pipeline.c - loops whose copies run ahead. Every copy into an on-chip tile that stands directly in such a loop, with
+ * the scalars it needs, is issued for a later turn than the one that computes:
  *
  *   NVIDIA  asynchronous copies, stages - 1 turns ahead, a slot of memory a stage; a turn waits for its group, and one
  *           barrier makes the copies of all threads visible and the slot that is filled next free.
@@ -36,10 +36,7 @@ static Ref end_of(const Kernel *k, Ref open)
     return (Ref)k->ins.len;
 }
 
-static int stages_of(const Lower *l, const Ins *loop)
-{
-    return MAX(1, MIN(loop->b, l->g->stages));
-}
+static int stages_of(const Lower *l, const Ins *loop) { return MAX(1, MIN(loop->b, l->g->stages)); }
 
 /* Copies directly in the loop: not under a condition, not in a loop inside. */
 static bool next_copy(const Kernel *k, Ref *r, Ref end)
@@ -85,11 +82,14 @@ static bool mark(Pipeline *p, Ref r)
     if (r <= p->loop || r >= p->end || p->ahead[r])
         return true;
     if (i->op == OP_FRAG || op_info[i->op].class == CLASS_CTRL)
-        return ir_error(k, r, p->l->err, "a copy of a pipelined loop depends on it, which changes from turn to turn; compute the "
+        return ir_error(k, r, p->l->err,
+                        "a copy of a pipelined loop depends on it, which changes from turn to turn; compute the "
                         "place from the loop's index");
-    const Memory *m = i->op == OP_LOAD || i->op == OP_GATHER ? &k->mem.at[ir_at(k, ir_at(k, i->arg[0])->arg[0])->integer] : NULL;
+    const Memory *m =
+        i->op == OP_LOAD || i->op == OP_GATHER ? &k->mem.at[ir_at(k, ir_at(k, i->arg[0])->arg[0])->integer] : NULL;
     if (m && (m->space == SPACE_SHARED || m->access != ACCESS_IN))
-        return ir_error(k, r, p->l->err, "a copy of a pipelined loop depends on it, but '%s' may change meanwhile", m->name);
+        return ir_error(k, r, p->l->err, "a copy of a pipelined loop depends on it, but '%s' may change meanwhile",
+                        m->name);
     p->ahead[r] = true;
     for (int n = 0; n < i->nargs; n++)
         if (!mark(p, i->arg[n]))
@@ -108,7 +108,7 @@ static bool survey(Pipeline *p)
     return true;
 }
 
-/* ---- slots ---------------------------------------------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------------------------------------------- */
 
 static void use_slot(Pipeline *p, V slot, V *saved)
 {
@@ -120,10 +120,7 @@ static void use_slot(Pipeline *p, V slot, V *saved)
     }
 }
 
-static void restore_slot(Pipeline *p, V *saved)
-{
-    memcpy(p->l->base, saved, p->l->k->mem.len * sizeof *saved);
-}
+static void restore_slot(Pipeline *p, V *saved) { memcpy(p->l->base, saved, p->l->k->mem.len * sizeof *saved); }
 
 static void fetch(Pipeline *p, size_t n);
 
@@ -131,7 +128,8 @@ static void fetch(Pipeline *p, size_t n);
 static void run_ahead(Pipeline *p, V at, V slot, void (*each)(Pipeline *p, size_t n))
 {
     Lower *l = p->l;
-    V *saved = arena_array(l->arena, V, MAX(l->k->mem.len, 1)), turn = l->val[p->loop].reg ? l->val[p->loop].reg[0] : NULL;
+    V *saved = arena_array(l->arena, V, MAX(l->k->mem.len, 1)),
+      turn = l->val[p->loop].reg ? l->val[p->loop].reg[0] : NULL;
     Layout one = layout_scalar(l->shape);
     new_value(l, p->loop, &one)[0] = at;
     use_slot(p, slot, saved);
@@ -173,24 +171,20 @@ static void drop(Pipeline *p, size_t n)
         copy_drop(l, ir_at(l->k, p->copies.at[n]), x);
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ----------------------------------------------------------------------------------------------- */
 
-typedef struct If {
-    LLVMBasicBlockRef join;
-} If;
-
-static If open_if(Lower *l, V condition)
+static LLVMBasicBlockRef open_if(Lower *l, V condition)
 {
     LLVMBasicBlockRef then = new_block(l, "ahead"), join = new_block(l, "enough");
     LLVMBuildCondBr(l->b, condition, then, join);
     LLVMPositionBuilderAtEnd(l->b, then);
-    return (If){join};
+    return join;
 }
 
-static void close_if(Lower *l, If f)
+static void close_if(Lower *l, LLVMBasicBlockRef join)
 {
-    LLVMBuildBr(l->b, f.join);
-    LLVMPositionBuilderAtEnd(l->b, f.join);
+    LLVMBuildBr(l->b, join);
+    LLVMPositionBuilderAtEnd(l->b, join);
 }
 
 static V is_turn(Pipeline *p, V at) { return LLVMBuildICmp(p->l->b, LLVMIntSLT, at, p->hi, ""); }
@@ -202,9 +196,9 @@ static void prologue(Pipeline *p)
     bool asynchronous = l->g->nvidia;
     for (int s = 0; s < (asynchronous ? p->stages - 1 : 1); s++) {
         V at = plus(p, p->lo, s);
-        If f = open_if(l, is_turn(p, at));
+        LLVMBasicBlockRef join = open_if(l, is_turn(p, at));
         run_ahead(p, at, c64(l, s), asynchronous ? start : fetch);
-        close_if(l, f);
+        close_if(l, join);
         copy_commit(l);
     }
 }
@@ -217,9 +211,9 @@ static void advance(Pipeline *p, V turn)
         block_barrier(l); /* everyone has done with the last turn's */
         run_ahead(p, turn, c64(l, 0), drop);
         block_barrier(l);
-        If f = open_if(l, is_turn(p, plus(p, turn, 1)));
+        LLVMBasicBlockRef join = open_if(l, is_turn(p, plus(p, turn, 1)));
         run_ahead(p, plus(p, turn, 1), c64(l, 0), fetch);
-        close_if(l, f);
+        close_if(l, join);
         return;
     }
     if (p->stages == 1) {
@@ -233,10 +227,11 @@ static void advance(Pipeline *p, V turn)
     copy_wait(l, p->stages - 2);
     block_barrier(l);
     V at = plus(p, turn, p->stages - 1), first = LLVMBuildICmp(l->b, LLVMIntEQ, p->slot, c64(l, 0), "");
-    V free_slot = LLVMBuildSelect(l->b, first, c64(l, p->stages - 1), LLVMBuildNSWSub(l->b, p->slot, c64(l, 1), ""), "");
-    If f = open_if(l, is_turn(p, at));
+    V free_slot =
+        LLVMBuildSelect(l->b, first, c64(l, p->stages - 1), LLVMBuildNSWSub(l->b, p->slot, c64(l, 1), ""), "");
+    LLVMBasicBlockRef join = open_if(l, is_turn(p, at));
     run_ahead(p, at, free_slot, start);
-    close_if(l, f);
+    close_if(l, join);
     copy_commit(l);
 }
 

@@ -54,9 +54,9 @@ static void reads_past_the_end(void **state) { (void)state, expect_noticed(GPU_F
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sound_code_passes), cmocka_unit_test(removed_barriers), cmocka_unit_test(lax_waits),
-        cmocka_unit_test(swapped_rows), cmocka_unit_test(missing_masks), cmocka_unit_test(unwritten_memory),
-        cmocka_unit_test(reads_past_the_end)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_code_passes), cmocka_unit_test(removed_barriers),
+                                       cmocka_unit_test(lax_waits),         cmocka_unit_test(swapped_rows),
+                                       cmocka_unit_test(missing_masks),     cmocka_unit_test(unwritten_memory),
+                                       cmocka_unit_test(reads_past_the_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

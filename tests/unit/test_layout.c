@@ -1,5 +1,5 @@
-/* Layouts of register tiles: the accumulators of the matrix units against tables written down from the vendors' manuals,
- * and how tiles that lie flat cover every element once. */
+/* Layouts of register tiles: the accumulators of the matrix units against tables written down from the vendors'
+ * manuals, and how tiles that lie flat cover every element once. */
 #include "test.h"
 
 #include "gpu/gpu.h"
@@ -37,7 +37,8 @@ static void accumulators_of_mma(void **state)
     assert_int_equal(l.regs, 2);
     for (int lane = 0; lane < 32; lane++)
         for (int c = 0; c < 4; c++) {
-            Bit want = {(uint16_t)(lane / 4 + (c < 2 ? 0 : 8)), (uint16_t)(lane % 4 * 2 + c % 2)}, got = place(&l, lane, 0, c);
+            Bit want = {(uint16_t)(lane / 4 + (c < 2 ? 0 : 8)), (uint16_t)(lane % 4 * 2 + c % 2)},
+                got = place(&l, lane, 0, c);
             assert_int_equal(got.row, want.row);
             assert_int_equal(got.col, want.col);
         }
@@ -121,8 +122,8 @@ static void layouts_as_text(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accumulators_of_mma), cmocka_unit_test(accumulators_of_mfma), cmocka_unit_test(accumulators_of_wmma),
-        cmocka_unit_test(layouts_cover_tiles), cmocka_unit_test(layouts_as_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(accumulators_of_mma), cmocka_unit_test(accumulators_of_mfma),
+                                       cmocka_unit_test(accumulators_of_wmma), cmocka_unit_test(layouts_cover_tiles),
+                                       cmocka_unit_test(layouts_as_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
