@@ -28,7 +28,8 @@ void machine_read(Machine *m)
 {
     struct utsname u;
     cpu_device(m->device);
-    snprintf(m->driver, sizeof m->driver, "host %.100s", uname(&u) == 0 ? u.release : "");
+    bool known = uname(&u) == 0;
+    snprintf(m->driver, sizeof m->driver, "host %.*s", known ? (int)strspn(u.release, "0123456789.") : 0, u.release);
     m->cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
