@@ -36,14 +36,14 @@ return schedule "attention" {
   settings = { warps = { 4, 2, 1, 8 }, stages = { 2, 3, 4, 1 }, parked = { false, true } },
   fits = kv_in_runs,
   default = function(p)
-    return { warps = 4, stages = target.gpu.stages > 1 and 2 or 1, parked = p.head_dim > 64 and target.gpu.matrix ~= "mfma" }
+    return { warps = rows_of(p) > 64 and 8 or 4, stages = target.gpu.stages > 1 and 2 or 1, parked = p.head_dim > 64 and target.gpu.matrix ~= "mfma" }
   end,
   sensible = function(p, s) return s.warps == 1 or s.warps * 8 < rows_of(p) end,
 } (function(k, a, p, s)
   local G, D, P, T = p.heads // p.kv_heads, p.head_dim, p.page, p.tile
   local R, W, TURN = G * T, round_up(D, 16), turn_pages(p)
   local B = TURN * P
-  if D > 128 then k:accepts { "spills", "stack" } end -- outputs alone are 128 registers
+  if D >= 128 and target.gpu.matrix ~= "mfma" then k:accepts { "spills", "stack" } end -- outputs alone are D / 2 registers
   local parks, stages = fit(p, s)
   k:warps(row_warps(p, s.warps), 1)
   if p.split then k:tiles(p.tiles, p.kv_heads, { size = "table_width", div = p.segment // P }) else k:tiles(p.tiles, p.kv_heads) end
