@@ -1,5 +1,5 @@
-/* cases.c - see cases.h. What is in the file is decided in Lua (compiler/lua/cases.lua, samples.lua); this file compiles
- * the kernels and puts the parts together. */
+/* cases.c - see cases.h. What is in the file is decided in Lua (compiler/lua/cases.lua, samples.lua); this file
+ * compiles the kernels and puts the parts together. */
 #include "cases.h"
 #include "compile.h"
 #include "pack.h"

@@ -285,7 +285,7 @@ static int cmd_cases(const Options *o)
     CasesResult result;
     if (!cases_write(&r, &result, &err))
         die("%s", err.text);
-    printf("%s: %d kernels, %d failed to compile, %.1f MB\n", o->output, result.kernels, result.failed,
+    printf("%s: %d kernels, %d can't be compiled, %.1f MB\n", o->output, result.kernels, result.failed,
            (double)result.bytes / 1e6);
     return 0;
 }

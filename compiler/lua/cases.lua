@@ -2,9 +2,10 @@
 -- the kernels of all settings, the arguments before the run, and what the reference makes of them.
 --
 -- Called from C in this order: cases_prepare, (kernels are compiled,) cases_blob for each blob, cases_json. In the JSON:
---   "cases": [{ operator, parameters, sizes, kernels = [plan's number, the default's first], unbuilt = [{label, why}],
+--   "cases": [{ operator, parameters, sizes, kernels = [plan's number, the default's first], unbuilt = [{label, why, refused}],
 --               args = [{ name, type, access, initial = blob, and of what is written: expected, mask = blob, tolerance }] }],
 --   "blobs": [[offset, size] in the pack's code]
+-- refused: a setting, not the default, that the gates of GPU code do not let through (gpu/gates.c): nobody can use it.
 -- initial: what a kernel must write holds poison, so that what it forgets shows. mask: 1 at every element that counts
 -- (padding does not); the others may come out as they like.
 
@@ -162,7 +163,8 @@ function cases_json(given)
     for _, record in ipairs(c.records) do
       local why = given.failures[tostring(record.index)]
       if why then
-        c.unbuilt[#c.unbuilt + 1] = { label = record.label, why = why }
+        local refused = record ~= c.records[1] and why:find("accepts = {", 1, true) ~= nil
+        c.unbuilt[#c.unbuilt + 1] = { label = record.label, why = why, refused = refused }
       else
         if not position[record] then
           list[#list + 1] = record

@@ -4,7 +4,8 @@
 --   "cases": [{ operator, parameters, name, sizes, operations, moved = bytes that must pass through memory,
 --               peak = limit that operations are held against, peer = what others would have to compute, or absent,
 --               buffers = [{ name, type, written, bytes, cold = comes from memory, never from a cache, data = [s32] or absent }],
---               candidates = [{ launches = [{ kernel, buffers = [their numbers] }], settings }], unbuilt = [{ label, why }] }]
+--               candidates = [{ launches = [{ kernel, buffers = [their numbers] }], settings, default }],
+--               unbuilt = [{ label, why }] }]
 -- Some operators are two launches, one after the other: what several blocks computed apart is put together by a second kernel.
 
 local config = {
@@ -250,7 +251,7 @@ function samples_json(given)
       else
         local launches = { list = true, { kernel = place(record), buffers = c.first } }
         if second then launches[2] = { kernel = place(second), buffers = c.second } end
-        table.insert(d.candidates, { launches = launches, settings = canonical(record.s):sub(2, -2) })
+        table.insert(d.candidates, { launches = launches, settings = canonical(record.s):sub(2, -2), default = record == c.candidates[1] })
       end
     end
     described[i] = d

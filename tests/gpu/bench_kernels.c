@@ -2,12 +2,12 @@
  *
  * usage: bench_kernels [--device D] [--seconds N] [--json FILE] [--smoke] FILE...
  *
- * Limits come first: what a plain copy moves and what the matrix units do, measured in this run. Then for every sample:
- * all candidates leave the same bits as the first, the schedule's default; the default and the fastest are reported. A
- * time is the median over replays of a graph of many launches, which go round copies of the arguments that a model reads
- * from memory, so many that no cache holds them. The share is of the limit that binds: bytes that must move over the copy's
- * rate, or operations over the peak's. --json is written again after every sample, so that a run that is cut short leaves
- * what it had. --smoke: one launch each, for tests. */
+ * Limits come first: what a plain copy moves and what the matrix units do, measured in this run. Then for every
+ * sample: all candidates leave the same bits as the first, the schedule's default; the default and the fastest
+ * are reported. A time is the median over replays of a graph of many launches, which go round copies of the
+ * arguments that a model reads from memory, so many that no cache holds them. The share is of the limit that
+ * binds: bytes that must move over the copy's rate, or operations over the peak's. --json is written again after
+ * every sample, so that a run that is cut short leaves what it had. --smoke: one launch each, for tests. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,7 +166,8 @@ static double limit_rate(Bench *b, const PlanLimit *l, Err *err)
     char *out = in ? b->d->ops->alloc(b->d, out_bytes, DEVICE_LOCAL, err) : NULL;
     double rate = -1;
     if (out) {
-        PlanFill fill = {.type = !strcmp(l->name, "int8") ? DT_U8 : !strcmp(l->name, "bf16") ? DT_BF16 : DT_F32, .scale = 1};
+        bool bytes = !strcmp(l->name, "int8"), halves = !strcmp(l->name, "bf16");
+        PlanFill fill = {.type = bytes ? DT_U8 : halves ? DT_BF16 : DT_F32, .scale = 1};
         b->d->ops->fill(b->d, in, in_bytes, &fill, 1);
         rate = l->ops_per_block ? peak_rate(b, l, in, out, rows, err) : run_limit(b, l, in, out, rows, err);
         if (rate > 0 && !l->ops_per_block)
@@ -296,7 +297,8 @@ static Timed *timed(Bench *b, const Sample *s, const json_t *candidate, Err *err
         ok = ok && kernel >= 0 && kernel < b->file.plan->kernels_count && json_array_size(args) <= PLAN_MAX_ARGS;
         if (!ok)
             break;
-        *l = (Launch){(int)kernel, (int)json_array_size(args), plan_blocks(&b->file.plan->kernels[kernel], s->sizes), {{0}}};
+        *l = (Launch){.kernel = (int)kernel, .args_count = (int)json_array_size(args),
+                      .blocks = plan_blocks(&b->file.plan->kernels[kernel], s->sizes)};
         for (int n = 0; ok && n < l->args_count; n++) {
             int64_t at = json_integer_value(json_array_get(args, (size_t)n));
             ok = at >= 0 && at < s->buffers_count;
@@ -349,7 +351,7 @@ static double floor_seconds(const Bench *b, const Sample *s, const char **limit)
 
 /* The candidates of a sample so far. */
 typedef struct Contest {
-    double first, best; /* seconds of the default and of the fastest */
+    double first, best; /* seconds of the default, 0 where it was not measured, and of the fastest */
     const char *settings;
     uint64_t bits;
     int measured, differ;
@@ -363,8 +365,8 @@ static json_t *result_of(const Bench *b, const Sample *s, const Contest *c)
            s->moved / c->best / 1e9, s->operations / c->best / 1e12, 100 * share, limit, c->settings);
     json_t *r = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:i, s:i}", "name", s->name, "default_seconds",
                           c->first, "seconds", c->best, "moved", s->moved, "operations", s->operations, "share", share,
-                          "limit", limit, "peak", s->peak, "settings", c->settings, "candidates", c->measured, "other_bits",
-                          c->differ);
+                          "limit", limit, "peak", s->peak, "settings", c->settings, "candidates", c->measured,
+                          "other_bits", c->differ);
     json_object_set(r, "peer", json_object_get(s->json, "peer"));
     json_object_set(r, "unbuilt", json_object_get(s->json, "unbuilt"));
     return r;
@@ -385,10 +387,8 @@ static bool measure_candidate(Bench *b, Sample *s, const json_t *candidate, Cont
         c->differ++;
         return true;
     }
-    if (!c->measured++) {
-        c->first = seconds;
-        c->bits = bits;
-    }
+    c->bits = c->measured++ ? c->bits : bits;
+    c->first = json_is_true(json_object_get(candidate, "default")) ? seconds : c->first;
     if (c->measured == 1 || seconds < c->best) {
         c->best = seconds;
         c->settings = settings ? settings : "";
@@ -446,10 +446,12 @@ static bool run_all(Bench *b, Err *err)
     json_t *results = json_array();
     const json_t *o;
     size_t i;
-    b->report = json_pack("{s:s, s:s, s:o}", "device", b->d->label, "target", b->file.pack.header.target, "samples", results);
+    b->report = json_pack("{s:s, s:s, s:o}", "device", b->d->label, "target", b->file.pack.header.target, "samples",
+                          results);
     if (!measure_limits(b, err) || !write_report(b, err))
         return false;
-    puts("| kernel | default us | best us | GB/s | TFLOP/s | share of the limit | settings |\n|---|--:|--:|--:|--:|--:|---|");
+    puts("| kernel | default us | best us | GB/s | TFLOP/s | share of the limit | settings |\n"
+         "|---|--:|--:|--:|--:|--:|---|");
     json_array_foreach((json_t *)b->file.cases, i, o) {
         if (now_seconds() > b->end) {
             printf("out of time: %zu of %zu samples were measured\n", i, json_array_size(b->file.cases));
@@ -475,7 +477,9 @@ int main(int argc, char **argv)
         case 's': seconds = atof(optarg); break;
         case 'j': b.output = optarg; break;
         case 'k': b.smoke = true; break;
-        default: fputs("usage: bench_kernels [--device D] [--seconds N] [--json FILE] [--smoke] FILE...\n", stderr); return 2;
+        default:
+            fputs("usage: bench_kernels [--device D] [--seconds N] [--json FILE] [--smoke] FILE...\n", stderr);
+            return 2;
         }
     setvbuf(stdout, NULL, _IOLBF, 0);
     b.end = now_seconds() + seconds;

@@ -20,8 +20,8 @@ static int rank_of(const char *path, const char *kind, const Device *d, Err *err
         return -1;
     int rank = strcmp(pack.header.weights, kind) ? -1 : device_rank(d->target, pack.header.target);
     if (rank < 0)
-        err_set(err, "%s: a file of %s for %s; %s wants %s for %s", path, pack.header.weights, pack.header.target, d->label,
-                kind, *d->target ? d->target : "this CPU");
+        err_set(err, "%s: a file of %s for %s; %s wants %s for %s", path, pack.header.weights, pack.header.target,
+                d->label, kind, *d->target ? d->target : "this CPU");
     pack_close(&pack);
     return rank;
 }
@@ -67,7 +67,8 @@ bool case_sizes(const json_t *c, int64_t sizes[SIZE_COUNT], Err *err)
 bool case_blob(const CaseFile *f, int64_t number, const uint8_t **data, size_t *n, Err *err)
 {
     const json_t *place = json_array_get(json_object_get(f->root, "blobs"), (size_t)number);
-    json_int_t offset = json_integer_value(json_array_get(place, 0)), size = json_integer_value(json_array_get(place, 1));
+    json_int_t offset = json_integer_value(json_array_get(place, 0));
+    json_int_t size = json_integer_value(json_array_get(place, 1));
     if (json_array_size(place) != 2 || offset < 0 || size < 0 || (size_t)offset > f->pack.code_len ||
         (size_t)size > f->pack.code_len - (size_t)offset)
         return err_set(err, "blob %lld lies outside of the file", (long long)number);

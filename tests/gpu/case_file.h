@@ -16,8 +16,8 @@ typedef struct CaseFile {
 /* Opens the device that `name` means ("auto", "host", "cuda", "hip:1"); one that is not there is an error. */
 Device *case_device(const char *name, Err *err);
 
-/* Of these files, the one that serves the device best; false and a message when none does, or it is no file of this kind
- * ("cases", "samples"). Checked as far as plan_parse does; the rest by whoever reads it. */
+/* Of these files, the one that serves the device best; false and a message when none does, or it is no file of this
+ * kind ("cases", "samples"). Checked as far as plan_parse does; the rest by whoever reads it. */
 bool case_file_open(CaseFile *f, char *const *paths, int count, const char *kind, const Device *d, Err *err);
 void case_file_close(CaseFile *f);
 

@@ -3,10 +3,10 @@
  *
  * usage: compare_logits HOST DEVICE TOLERANCE
  *
- * For each row the error is |device - host| / |host| (Euclidean norms). Prints the rows, the largest error, and how many
- * rows have the host's greedy token; where one has not, the host's own lead of its token tells how near a tie it was. The
- * status is 0 when no error is above TOLERANCE and the greedy token is another only where the difference of the two rows
- * explains it. */
+ * For each row the error is |device - host| / |host| (Euclidean norms). Prints the rows, the largest error, and
+ * how many rows have the host's greedy token; where one has not, the host's own lead of its token tells how near
+ * a tie it was. The status is 0 when no error is above TOLERANCE and the greedy token is another only where the
+ * difference of the two rows explains it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

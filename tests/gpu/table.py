@@ -37,7 +37,7 @@ def share(sample, best):
 
 
 def microseconds(seconds):
-    return f"{seconds * 1e6:.1f}"
+    return f"{seconds * 1e6:.1f}" if seconds else "not compiled"
 
 
 def peer_text(sample):
