@@ -77,7 +77,7 @@ OP(BITCAST, "bitcast", 1, 1, SHAPE) /* same bits, element of the same size */
 OP(SLICE, "slice", 1, 1, SHAPE)  /* rows [r0,r0+R) and columns [c0,c0+C) of a tile */
 OP(JOIN, "join", 2, 2, SHAPE)    /* two tiles side by side along the columns */
 OP(TRANSPOSE, "transpose", 1, 1, SHAPE) /* [R,C] -> [C,R]; explicit relayout */
-OP(RESHAPE, "reshape", 1, 1, SHAPE) /* the elements in row-major order as another [R,C]; all extents are powers of two */
+OP(RESHAPE, "reshape", 1, 1, SHAPE) /* the elements in row-major order as another [R,C]; extents are powers of two */
 OP(SCAN, "scan", 1, 1, SHAPE)    /* sums along the columns up to and with each element; integers only, so exact */
 OP(REDUCE, "reduce", 1, 1, SHAPE) /* along columns (-> [R,1]) or rows (-> [1,C]), in the declared order */
 

@@ -1,22 +1,16 @@
--- wide.lua - rows on GPUs: a block takes a row, or a few short ones, as tiles of 16 to 4096 columns that stay in registers
--- from the first pass to the last, so memory is read once. A row is summed as one tile, column by column over its pieces,
--- then as a tree over the tile: the order depends on the row's length only.
-
-local function power_of_two_from(n)
-  local w = 1
-  while w < n do w = w * 2 end
-  return w
-end
+-- wide.lua - rows on GPUs: a block takes a row, or a few short ones, as tiles of 16 to 4096 columns that stay in
+-- registers from the first pass to the last, so memory is read once. A row is summed as one tile, column by column over
+-- its pieces, then as a tree over the tile: the order depends on the row's length only.
 
 -- Columns of a tile for rows of n elements.
 function wide_columns(n)
-  return math.max(16, math.min(power_of_two_from(n), n > 16384 and 4096 or n > 8192 and 2048 or 1024))
+  return math.max(16, math.min(power_of_two_up(n), n > 16384 and 4096 or n > 8192 and 2048 or 1024))
 end
 
 -- Can groups of p.group columns be cut from such tiles? (Always where there are none, or one takes the whole row.)
 function wide_fits(p)
   local group = p.group
-  return not group or group >= p.n or (power_of_two_from(group) == group and group <= wide_columns(p.n))
+  return not group or group >= p.n or (power_of_two_up(group) == group and group <= wide_columns(p.n))
 end
 
 -- The order in which a row is summed, for an operator's numerics: the width of its tree.
@@ -26,11 +20,11 @@ end
 
 -- A block's warps for tiles of so many elements, as many as leave 16 to a thread; up to `most`.
 function wide_warps(elements, most)
-  return math.max(1, math.min(most or 8, power_of_two_divisor(power_of_two_from(elements), 65536) // (16 * target.gpu.wave)))
+  return math.max(1, math.min(most or 8, power_of_two_up(elements) // (16 * target.gpu.wave)))
 end
 
--- How rows are dealt out: { rows = of a block, n = columns of a tile, first = {0, n, 2 n, ...}, row = the block's first }.
--- Sets warps and grid. `rows` is the size that counts rows, or what k:tiles takes for several; `single`: one row a block.
+-- How rows are dealt out: { rows = of a block, n = columns of a tile, first = {0, n, 2 n, ...}, row = the block's first
+-- one }. Sets warps and grid. `rows` is the size that counts rows; `single`: one row a block.
 function Kernel.wide_rows(k, p, s, rows, single)
   local w = { n = wide_columns(p.n), first = {} }
   w.rows = (single or p.n > 256) and 1 or 4
@@ -120,10 +114,10 @@ function emit_wide(k, a, p, w, y)
   end
 end
 
--- ---- norms (norm.lua) ------------------------------------------------------------------------------------------------
+-- ---- norms (norm.lua) ---------------------------------------------------------------------------------------------
 
--- The pieces of the rows that are normed: x, to which the residual is added, and which is stored back then. All loads are
--- under way before the first store.
+-- The pieces of the rows that are normed: x, to which the residual is added, and which is stored back then. All loads
+-- are under way before the first store.
 function norm_rows_in(k, a, p, w, from)
   local function load(m, row) return wide_map(w, function(_, j) return k:load(m, { row, j }, w.rows, w.n) end) end
   local x, residual = load(a.x, from), p.residual and load(a.residual, w.row)
@@ -134,8 +128,8 @@ function norm_rows_in(k, a, p, w, from)
   end)
 end
 
--- early: the weights are loaded before the row is summed, for calls of few rows, which wait for memory; with many rows, the
--- registers are better spent on more blocks.
+-- early: the weights are loaded before the row is summed, for calls of few rows, which wait for memory; with many rows,
+-- the registers are better spent on more blocks.
 norm_settings = wide_settings()
 norm_settings.early = { false, true }
 function norm_default(p, bucket)

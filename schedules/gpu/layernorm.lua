@@ -1,5 +1,5 @@
--- layernorm.lua - a row stays in a block's registers: mean, squared differences from it, output. The padding of a row is
--- zero and no difference.
+-- layernorm.lua - a row stays in a block's registers: mean, squared differences from it, output. The padding of a row
+-- is zero and no difference.
 return schedule "layernorm" {
   fits = wide_fits, settings = norm_settings, default = norm_default, sensible = wide_sensible,
 } (function(k, a, p, s)

@@ -1,5 +1,5 @@
--- limit_peak.lua - a block's tile of products, over and over, from on-chip memory: what the matrix units reach when their
--- operands are at hand.
+-- limit_peak.lua - a block's tile of products, over and over, from on-chip memory: what the matrix units reach when
+-- their operands are at hand.
 return schedule "limit_peak" {
   fits = function(p) return weight_formats[p.w].x ~= "f32" and panel_unit(p) >= 32 end,
 } (function(k, a, p, s)

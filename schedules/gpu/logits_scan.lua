@@ -1,4 +1,4 @@
--- logits_scan.lua - a block keeps one segment of a row in registers: its groups are the rows of the tile seen otherwise.
+-- logits_scan.lua - a block keeps one segment of a row in registers; its groups are the rows of the same tile reshaped.
 return schedule "logits_scan" { settings = { warps = { 8, 4, 16 } } } (function(k, a, p, s)
   local n = math.min(logits_segment, wide_columns(math.max(p.vocab, logits_group)))
   if p.vocab > n then n = logits_segment end

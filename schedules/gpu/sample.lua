@@ -1,7 +1,7 @@
--- sample.lua - one row a block, with as many threads as a tile of the row keeps busy. What is kept is always "x > bound, or
--- x == bound and token <= last". Bounds are found by bisection on the integer that orders like the float, four of them
--- at a time. Only groups whose peak reaches the bound are listed and seen again, so a top-k of 50 visits 50 groups. A
--- weight is an integer, a multiple of 2^-35 (see the operator), so sums are exact in any order.
+-- sample.lua - one row a block, with as many threads as a tile of the row keeps busy. What is kept is always
+-- "x > bound, or x == bound and token <= last". Bounds are found by bisection on the integer that orders like the float,
+-- four of them at a time. Only groups whose peak reaches the bound are listed and seen again, so a top-k of 50 visits 50
+-- groups. A weight is an integer, a multiple of 2^-35 (see the operator), so sums are exact in any order.
 local NONE, GROUP, TRIES = -math.huge, logits_group, 4
 local QUANTUM = 2.0 ^ -12 -- (w + QUANTUM) - QUANTUM is a multiple of 2^-35
 local UNIT = 2.0 ^ 35
@@ -15,8 +15,8 @@ local function scalar(k, elem, value) return k:frag(elem, 1, 1):set(value) end
 local function ones(k, pred) return k:select(pred, k:const("s32", 1), 0) end
 local function any(pred_as_s32) return pred_as_s32:reduce("max", "cols"):reduce("max", "rows"):gt(0) end
 
--- Brings the keys `low`, for which holds(low), and `high`, for which it does not, together. holds takes a column of keys
--- between them; a turn leaves a fifth.
+-- Brings the keys `low`, for which holds(low), and `high`, for which it does not, together. holds takes a column of
+-- keys between them; a turn leaves a fifth.
 local function bisect(k, low, high, holds)
   k:range(0, 16, 1, function()
     k:when((high - low):gt(1), function()
@@ -38,8 +38,8 @@ function Row:logit(token) return self.k:load(self.a.logits, { self.row, token })
 
 -- ---- adjustments --------------------------------------------------------------------------------------------------
 
--- Calls some(at, here, token) for the adjustments from `at` on, token [1,n]; `here` is false behind the last, where token
--- is the first one's. Where tokens repeat, one(i) for each of them instead. From the last to the first if `backwards`.
+-- Calls some(at, here, token) for the adjustments from `at` on, token [1,n]; `here` is false behind the last, where
+-- token is the first one's. Where tokens repeat, one(i) for each of them instead. `backwards`: from the last one on.
 function Row:adjustments(backwards, some, one)
   local k, n, count = self.k, self.entries, self.past - self.first
   k:range(0, (count + (n - 1)) / n, 1, function(turn)
@@ -70,7 +70,8 @@ function Row:adjust()
     local token = k:load(a.adjust_token, { i })
     local x = self:logit(token)
     k:store(a.saved, { i }, x)
-    k:store(a.logits, { self.row, token }, adjusted(k, x, k:load(a.adjust_value, { i, 0 }), k:load(a.adjust_value, { i, 1 })))
+    local function value(c) return k:load(a.adjust_value, { i, c }) end
+    k:store(a.logits, { self.row, token }, adjusted(k, x, value(0), value(1)))
   end)
 end
 
@@ -93,7 +94,7 @@ end
 
 -- Peaks of the adjusted logits, -inf behind the last; and the largest of all.
 function Row:find_peaks()
-  local k, p, groups, n = self.k, self.p, logits_groups(self.p), self.tile
+  local k, p, groups, n = self.k, self.p, logits_groups(self.p), self.tile * self.several
   for j = 0, self.padded - 1, self.width do
     local x = k:load(self.a.peaks, { self.row, j }, 1, self.width)
     k:store(self.peaks, { j }, j + self.width <= groups and x or k:select(k:col(self.width):lt(groups - j), x, NONE))
@@ -101,7 +102,8 @@ function Row:find_peaks()
   k:when(self.past:gt(self.first), function()
     k:range(0, groups, n, function(g)
       local x = k:load(self.a.logits, { self.row, g * GROUP }, 1, n * GROUP)
-      if p.vocab % (n * GROUP) ~= 0 then x = k:select((k:col(n * GROUP) + (g * GROUP):cast("s32")):lt(p.vocab), x, NONE) end
+      local token = k:col(n * GROUP) + (g * GROUP):cast("s32")
+      if p.vocab % (n * GROUP) ~= 0 then x = k:select(token:lt(p.vocab), x, NONE) end
       k:store(self.peaks, { g }, x:reshape(n, GROUP):highest():reshape(1, n))
     end)
   end)
@@ -113,8 +115,7 @@ end
 -- {max, log-sum-exp} of the raw logits, from the segments' sums.
 function Row:log_sum_exp()
   local k, count = self.k, logits_segments(self.p)
-  local n = 1
-  while n < count do n = 2 * n end
+  local n = power_of_two_up(count)
   local function segments(i) return k:load(self.a.segments, { self.row, 0, i }, n, 1):reshape(1, n) end
   local m, sums = segments(0), segments(1)
   if n > count then m = k:select(k:col(n):lt(count), m, NONE) end
@@ -147,23 +148,21 @@ function Row:list_groups(least)
   end)
 end
 
--- The listed groups from place i on: logits [1,n], -inf behind the list and the vocabulary, and tokens [1,n].
-function Row:listed(i)
-  local k, n = self.k, self.tile
+-- The listed groups from place i on, a tile of them a row: logits, -inf behind the list and the vocabulary, and tokens.
+function Row:listed(i, rows)
+  local k, n = self.k, self.tile * rows
   local here = k:col(n):lt((self.count - i):cast("s32"))
   local g = k:select(here, k:load(self.list, { i }, 1, n), -1):reshape(n, 1)
   local token = g * GROUP + k:col(GROUP)
   local valid = g:ge(0) & token:lt(self.p.vocab)
   local x = k:select(valid, k:gather(self.a.logits, { self.row, 0 }, k:select(valid, token, 0)), NONE)
-  return x:reshape(1, n * GROUP), token:reshape(1, n * GROUP)
+  return x:reshape(rows, self.tile * GROUP), token:reshape(rows, self.tile * GROUP)
 end
-
-function Row:each(fn) self.k:range(0, self.count, self.tile, fn) end
 
 function Row:kept(x, token, last) return x:gt(self.bound) | (x:eq(self.bound) & token:le(last)) end
 
--- Two measures of a set: how many elements it has, and how much they weigh. What is behind the list is below any bound that
--- is looked for, and weighs nothing.
+-- Two measures of a set: how many elements it has, and how much they weigh. What is behind the list is below any bound
+-- that is looked for, and weighs nothing.
 local function number(row) return row.k:const("s32", 1) end
 local function weight(row, x)
   local w = (((x - row.top) * row.inverse_temperature):exp() + QUANTUM) - QUANTUM
@@ -175,29 +174,29 @@ local measures = { s32 = number, s64 = weight }
 function Row:measure(elem, rows, test)
   local k = self.k
   local sum = k:frag(elem, rows, self.tile * GROUP):set(0)
-  self:each(function(i)
-    local x, token = self:listed(i)
+  k:range(0, self.count, self.tile, function(i)
+    local x, token = self:listed(i, 1)
     sum:set(sum + k:select(test(x, token), measures[elem](self, x), 0))
   end)
   return sum:reduce("add"):cast("s64")
 end
 
 -- Weights of the listed groups from place i on, 0 for what is not kept or below the floor.
-function Row:weights(i)
-  local x, token = self:listed(i)
+function Row:weights(i, rows)
+  local x, token = self:listed(i, rows)
   local units, w = weight(self, x)
   return self.k:select(self:kept(x, token, self.last) & w:ge(self.floor), units, 0)
 end
 
--- The sums of what is kept: by tile, and in all.
+-- The sums of what is kept: by tile, and in all. Several tiles a turn, so that enough loads are under way.
 function Row:weigh(floor)
-  local k = self.k
+  local k, rows = self.k, self.several
   self.floor:set(floor)
   self.total:set(0)
-  self:each(function(i)
-    local sum = self:weights(i):reduce("add")
-    k:store(self.sums, { i / self.tile }, sum)
-    self.total:set(self.total + sum)
+  k:range(0, self.count, self.tile * rows, function(i)
+    local sums = self:weights(i, rows):reduce("add")
+    k:store(self.sums, { i / self.tile }, sums:reshape(1, rows))
+    self.total:set(self.total + sums:reduce("add", "rows"))
   end)
 end
 
@@ -267,7 +266,8 @@ function Row:select(top_k, top_p, min_p)
   k:when(top_p:lt(1), function()
     local exact = self.total:cast("f64") * top_p:cast("f64")
     local whole = exact:cast("s64")
-    local target = scalar(k, "s64", (whole + ones(k, whole:cast("f64"):lt(exact)):cast("s64")):max(1)) -- at least one token
+    local up = ones(k, whole:cast("f64"):lt(exact)):cast("s64")
+    local target = scalar(k, "s64", (whole + up):max(1)) -- at least one token
     k:when(limited:eq(false), function() self:narrow(target) end)
     self:cut("s64", target)
     self:weigh(min_p)
@@ -290,31 +290,25 @@ function Row:draw(u)
   local sums = k:select(k:col(self.tiles):lt(tiles:cast("s32")), k:load(self.sums, { 0 }, 1, self.tiles), 0)
   local tile, before = leading(k, sums, k:const("s64", 0), target)
   local first = tile:min(tiles - 1) * n
-  local at = leading(k, self:weights(first), before, target):min(n * GROUP - 1)
+  local at = leading(k, self:weights(first, 1), before, target):min(n * GROUP - 1)
   return (k:load(self.list, { first + at / GROUP }) * GROUP + (at % GROUP):cast("s32")):min(self.p.vocab - 1)
 end
 
-local function power_of_two_from(n)
-  local d = 1
-  while d < n do d = 2 * d end
-  return d
-end
-
--- A tile has 32 groups at most, 4 elements a thread.
+-- A tile has 32 groups at most, 4 elements a thread; passes over the whole row take several at once.
 return schedule "sample" {} (function(k, a, p, s)
   local groups = logits_groups(p)
-  local tile = math.min(32, power_of_two_from(groups))
+  local tile = math.min(32, power_of_two_up(groups))
   local warps = math.max(1, tile * GROUP // (4 * target.gpu.wave))
-  local width = math.min(power_of_two_from(groups), 4 * warps * target.gpu.wave)
-  local padded, tiles = round_up(groups, width), power_of_two_from(ceil_div(groups, tile))
+  local width = math.min(power_of_two_up(groups), 4 * warps * target.gpu.wave)
+  local padded, tiles = round_up(groups, width), power_of_two_up(ceil_div(groups, tile))
   k:warps(1, warps)
   k:tiles("outputs")
   local row = k:block(0)
-  local r = setmetatable({ k = k, a = a, p = p, row = row, tile = tile, tiles = tiles, width = width, padded = padded,
-    entries = warps >= 8 and 64 or 16,
-    peaks = k:shared("f32", { round_up(padded, tile) }), list = k:shared("s32", { padded + width }), sums = k:shared("s64", { tiles }),
-    count = scalar(k, "s64", 0), total = scalar(k, "s64", 0), bound = scalar(k, "f32", NONE), last = scalar(k, "s32", 0),
-    floor = scalar(k, "f32", 0),
+  local r = setmetatable({ k = k, a = a, p = p, row = row, tile = tile, tiles = tiles, several = math.min(4, tiles),
+    width = width, padded = padded, entries = warps >= 8 and 64 or 16,
+    peaks = k:shared("f32", { round_up(padded, tile) }), list = k:shared("s32", { padded + width }),
+    sums = k:shared("s64", { tiles }), count = scalar(k, "s64", 0), total = scalar(k, "s64", 0),
+    bound = scalar(k, "f32", NONE), last = scalar(k, "s32", 0), floor = scalar(k, "f32", 0),
     first = k:load(a.adjust_start, { row }):cast("s64"),
     past = k:load(a.adjust_start, { row + 1 }):cast("s64") }, Row)
   local function parameter(i) return k:load(a.sample_params, { row, i }) end
