@@ -1,7 +1,7 @@
 -- sample.lua - one row a block, with as many threads as a tile of the row keeps busy. What is kept is always
--- "x > bound, or x == bound and token <= last". Bounds are found by bisection on the integer that orders like the float,
--- four of them at a time. Only groups whose peak reaches the bound are listed and seen again, so a top-k of 50 visits 50
--- groups. A weight is an integer, a multiple of 2^-35 (see the operator), so sums are exact in any order.
+-- "x > bound, or x == bound and token <= last". Bounds are found by bisection on the integer that orders like the
+-- float, four of them at a time. Only groups whose peak reaches the bound are listed and seen again, so a top-k of 50
+-- visits 50 groups. A weight is an integer, a multiple of 2^-35 (see the operator), so sums are exact in any order.
 local NONE, GROUP, TRIES = -math.huge, logits_group, 4
 local QUANTUM = 2.0 ^ -12 -- (w + QUANTUM) - QUANTUM is a multiple of 2^-35
 local UNIT = 2.0 ^ 35
