@@ -216,6 +216,17 @@ class GpuPacks(PackCase):
                 self.assertTrue(32 <= int(threads) <= 1024 and int(registers) > 0 and int(blocks) > 0, name)
                 self.assertEqual((spills, stack), ("0", "0"), name)
 
+    def test_shapes_of_a_model_of_8_billion(self):
+        """What a small model's shapes don't show: every default setting keeps its registers."""
+        config = {**json.loads(CONFIG.read_text()), "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 1,
+                  "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256}
+        model = self.home / "config.json"
+        model.write_text(json.dumps(config))
+        for target, tool in (("sm_90a", "ptxas"), ("gfx1100", "ld.lld-19")):
+            for weights in ("bf16", "w8", "w4a16") if shutil.which(tool) else ():
+                rows = self.rows(self.build("a.pack", "--target", target, "--weights", weights, model=model))
+                self.assertEqual({row[3:5] for row in rows.values()}, {("0", "0")}, f"{target} {weights}")
+
     def test_without_ptxas_the_driver_compiles(self):
         self.environment["BLADE_PTXAS"] = "/no/such/ptxas"
         pack = self.build("a.pack", "--target", "sm_90a")
