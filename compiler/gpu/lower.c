@@ -299,7 +299,7 @@ static void thread_numbers(Lower *l)
     l->warp = LLVMBuildLShr(l->b, l->tid, c32(l, l->shape.lanes), "");
 }
 
-static V load_size(Lower *l, int id)
+V load_size(Lower *l, int id)
 {
     V at = c64(l, id), p = LLVMBuildGEP2(l->b, l->i64, l->sizes, &at, 1, "");
     V v = LLVMBuildLoad2(l->b, l->i64, p, "");

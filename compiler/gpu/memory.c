@@ -20,17 +20,11 @@ static V coordinate(Lower *l, const Ins *view, int d)
     return math_cast(&l->code, scalar(l, view->arg[d + 1]), t, DT_S64, 1);
 }
 
-static V size_value(Lower *l, int id)
-{
-    V at = c64(l, id);
-    return LLVMBuildLoad2(l->b, l->i64, LLVMBuildGEP2(l->b, l->i64, l->sizes, &at, 1, ""), "");
-}
-
 static V extent_value(Lower *l, Dim d)
 {
     if (d.size < 0)
         return c64(l, d.n);
-    V size = size_value(l, d.size);
+    V size = load_size(l, d.size);
     return d.n == 1 ? size : mul64(l, size, d.n);
 }
 

@@ -85,6 +85,7 @@ return schedule "attention" {
   end
 
   local function run()
+    k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
     -- queries: strips in registers, else all of them on chip
     local q = {}
     for _, strip in ipairs(strips) do
@@ -132,7 +133,6 @@ return schedule "attention" {
       sum:set(0)
     end
 
-    k:store(ones, { 0, 0 }, 1.0, { rows = P, cols = 16 })
     k:pipelined(start, stop, 1, { stages = stages }, function(i)
       for j = 0, TURN - 1 do
         local page = k:load(a.block_table, { seq, (i * TURN + j):min(last_page) })
