@@ -85,6 +85,10 @@ static void visit(Assign *a, Ref r)
             fix(a, r, layout_slice(&a->l->val[i->arg[0]].layout, i->b == 0, i->b == 1));
         break;
     case OP_SCAN: spread(a, r, 0); break;
+    case OP_SLICE: /* a column stays with the rows' threads */
+        if (a->fixed[i->arg[0]] && i->type.cols == 1 && i->type.rows == type_of(a->k, i->arg[0]).rows)
+            fix(a, r, layout_slice(&a->l->val[i->arg[0]].layout, false, true));
+        break;
     case OP_RESHAPE:
         if (a->fixed[i->arg[0]])
             fix(a, r, layout_reshaped(&a->l->val[i->arg[0]].layout, type_of(a->k, i->arg[0]), i->type));
