@@ -304,7 +304,9 @@ local function emit_tiles(self, what, query, pages, y)
   local record, rooms = build("attention", what), {}
   y = y or plan:activation(record.args[#record.args - (what.split and 2 or 0)])
   for i = 1, what.split and 2 or 0 do rooms[i] = plan:activation(record.args[#record.args - 2 + i]) end
-  plan:launch("step", record, concat({ query }, pages, { positions, tiles, plan:input("block_table"), y }, rooms))
+  local function by_rows(bucket) return build("attention", what, nil, bucket) end
+  plan:launch("step", target.gpu and by_rows or record,
+              concat({ query }, pages, { positions, tiles, plan:input("block_table"), y }, rooms))
   if not what.split then return y end
   local p = merged(what)
   p.kv_heads, p.kv, p.tile = nil, nil, nil

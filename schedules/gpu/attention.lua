@@ -35,8 +35,11 @@ return schedule "attention" {
   -- parked: outputs of whole segments are kept on chip instead of in registers
   settings = { warps = { 4, 2, 1, 8 }, stages = { 2, 3, 4, 1 }, parked = { false, true } },
   fits = kv_in_runs,
-  default = function(p)
-    return { warps = rows_of(p) > 64 and 8 or 4, stages = target.gpu.stages > 1 and 2 or 1, parked = p.head_dim > 64 and target.gpu.matrix ~= "mfma" }
+  -- bucket: most rows of a call. Few sequences are few warps: each needs more pages under way.
+  default = function(p, bucket)
+    local few = p.tile == 1 and bucket and bucket > 0 and bucket <= 4
+    return { warps = rows_of(p) > 64 and 8 or 4, stages = target.gpu.stages == 1 and 1 or few and 4 or 2,
+             parked = p.head_dim > 64 and target.gpu.matrix ~= "mfma" }
   end,
   sensible = function(p, s) return s.warps == 1 or s.warps * 8 < rows_of(p) end,
 } (function(k, a, p, s)
