@@ -15,8 +15,10 @@ return schedule "matmul" {
   -- bucket: most rows of a call
   default = function(p, bucket)
     local rows = (not bucket or bucket == 0) and 64 or bucket > 16 and 32 or 16
-    -- Sums and fragments of four warps don't fit in registers where these are few, or gate and up are both unpacked.
-    local many = (target.gpu.matrix == "wmma" or p.act and p.w == "w4a16" and rows > 32) and 8 or 4
+    -- Sums and fragments of four warps don't fit in registers where these are few, or gate and up are both unpacked or summed
+    -- at three levels (group, cut, all).
+    local heavy = p.act and (p.w == "w4a16" or p.cut and p.group) and rows > 32
+    local many = (target.gpu.matrix == "wmma" or heavy) and 8 or 4
     local wide = rows > 16 or bucket and bucket > 4 -- the more rows, the more x weighs against the weights
     return { rows = rows, cols = wide and 64 or 32, warps = wide and many or 2,
              stages = target.gpu.stages > 1 and 4 or 1 }
