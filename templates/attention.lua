@@ -2,9 +2,8 @@
 -- operator for prefill and decode: a tile is up to p.tile consecutive tokens of one sequence (1 for decode). q is
 -- already scaled.
 -- q [tokens, heads, head_dim]; k pages [kv_pages, kv_heads, head_dim, page] and v pages [kv_pages, kv_heads, page,
--- head_dim] packed for gemm (kv_arguments); tiles[t] = {first token row, token count, sequence row, 0}; block_table[sequence, i] = page of
--- positions
---   i * page ..; positions[t] = position of a token row; the window counts the token itself (0: no window).
+-- head_dim] packed for gemm (kv_arguments); tiles[t] = {first token row, token count, sequence row, 0};
+-- block_table[sequence, i] = page of positions i * page ..; positions[t] = position of a token row; the window counts the token itself (0: no window).
 -- Numerics: online softmax over pages in order inside segments of p.segment positions, segments merged in order, so
 -- that a row's bits depend neither on the tile it is in nor on how segments are spread over blocks. Sources: Milakov &
 -- Gimelshein 2018 (online softmax); Dao 2023, FlashAttention-2.
@@ -15,8 +14,8 @@
 local kv_units = { f32 = 1, f16 = 2, bf16 = 2, s8 = 4 }
 function query_type(kv) return kv == "bf16" and "bf16" or "f32" end
 
--- On GPUs pages of bf16 lie as matrix units read them, both products in runs of their sum: a token's k is a row of the page
--- ([page, head_dim]), and of v every column is a run of the page's tokens (a panel whose unit is the page).
+-- On GPUs pages of bf16 lie as matrix units read them, both products in runs of their sum: a token's k is a row of the
+-- page ([page, head_dim]), and of v every column is a run of the page's tokens (a panel whose unit is the page).
 function kv_in_runs(p) return target.gpu ~= nil and p.kv == "bf16" end
 
 -- Coordinates of k's element d of the token at `at` inside a page of a head.
@@ -86,8 +85,9 @@ local function are_spread(p, sizes)
   return kv_in_runs(p) and p.split and sizes[p.tiles] * segments <= p.split, segments
 end
 
--- Optional, per model: p.softcap bounds scores to softcap * tanh(score / softcap) (Gemma 2); p.alibi adds slopes[head] * (key's
--- position - query's) to them (Press et al. 2021); p.sinks: sinks[head] is a score more, of no value (Xiao et al. 2023).
+-- Optional, per model: p.softcap bounds scores to softcap * tanh(score / softcap) (Gemma 2); p.alibi adds slopes[head] *
+-- (key's position - query's) to them (Press et al. 2021); p.sinks: sinks[head] is a score more, of no value (Xiao et al.
+-- 2023).
 local function score_arguments(p)
   local list = {}
   if (p.softcap or p.alibi or p.sinks) and not kv_in_runs(p) then

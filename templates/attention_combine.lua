@@ -1,5 +1,5 @@
--- attention_combine.lua - merges what blocks of attention left of their segments (p.split, see attention.lua), in the order of
--- the segments, as a block that has them all does: y = sum of partial * exp(top - Top) / sum of sum * exp(top - Top).
+-- attention_combine.lua - merges what blocks of attention left of their segments (p.split, see attention.lua), in the order
+-- of the segments, as a block that has them all does: y = sum of partial * exp(top - Top) / sum of sum * exp(top - Top).
 return operator "attention_combine" {
   doc = "merges the segments of attention that blocks computed apart",
   args = function(p)

@@ -104,7 +104,7 @@ void lower_range(Lower *l, Ref from, Ref to); /* from .. to-1 */
 V *new_value(Lower *l, Ref r, const Layout *layout);
 V *operand_in(Lower *l, Ref r, const Layout *want); /* all registers of `want`; a row or column of 1 is repeated */
 V scalar(Lower *l, Ref r); /* of a 1 x 1 value */
-V load_size(Lower *l, int id); /* a run-time size (sizes.h), i64; the same all the time, so loops need not load it again */
+V load_size(Lower *l, int id); /* a run-time size (sizes.h), i64; it never changes, so loops need not load it again */
 LLVMBasicBlockRef new_block(Lower *l, const char *name);
 
 /* pipeline.c */

@@ -1,8 +1,11 @@
--- attention.lua - a block is one tile of tokens for one KV head: R = group * tokens query rows, those of a head side by side,
--- 16 or more a warp, share every page. Pages come through on-chip memory a few turns ahead; scores, weights and outputs stay
--- in the registers of the warp that has the row, so that weights are factors of the second product as they lie.
+-- attention.lua - a block is one tile of tokens for one KV head: R = group * tokens query rows, those of a head side by
+-- side, 16 or more a warp, share every page. Pages come through on-chip memory a few turns ahead; scores, weights and
+-- outputs stay in the registers of the warp that has the row, so that weights are factors of the second product as they
+-- lie. Where tiles are few and long (p.split), a block has one segment only, and attention_combine merges them, in the same
+-- way as a block does.
 local LOWEST = -1e30 -- below any score, yet finite: no NaN from rows that see nothing yet
-local function turn_pages(p) return p.head_dim <= 64 and 2 or 1 end -- pages that share a step of the online softmax
+-- Pages that share a step of the online softmax.
+local function turn_pages(p) return p.head_dim <= 64 and 2 or 1 end
 
 local function rows_of(p) return p.heads // p.kv_heads * p.tile end
 local function row_warps(p, most) return power_of_two_up(math.min(most, ceil_div(rows_of(p), 16))) end
@@ -24,7 +27,11 @@ local function fit(p, s)
   local R, D, W, elem = rows_of(p), p.head_dim, round_up(p.head_dim, 16), p.out or "f32"
   local strip, turn = math.min(64, W), turn_pages(p) * p.page
   local fixed = R * staged_pitch(strip, elem) * bytes_of(elem) + 4096
-  if not registers_hold(D) then fixed = fixed + R * (D + 64) * 2 elseif elem ~= "bf16" then fixed = fixed + R * (strip + 8) * 2 end
+  if not registers_hold(D) then
+    fixed = fixed + R * (D + 64) * 2
+  elseif elem ~= "bf16" then
+    fixed = fixed + R * (strip + 8) * 2
+  end
   local stage, outputs = turn * (D + 64 + W) * 2, R * staged_pitch(W, "f32") * 4
   local parked = s.parked and fixed + stage + outputs <= target.gpu.shared
   local left = target.gpu.shared - fixed - (parked and outputs or 0)
@@ -46,10 +53,11 @@ return schedule "attention" {
   local G, D, P, T = p.heads // p.kv_heads, p.head_dim, p.page, p.tile
   local R, W, TURN = G * T, round_up(D, 16), turn_pages(p)
   local B = TURN * P
-  if D >= 128 and target.gpu.matrix ~= "mfma" then k:accepts { "spills", "stack" } end -- outputs alone are D / 2 registers
+  -- outputs alone are D / 2 registers
+  if D >= 128 and target.gpu.matrix ~= "mfma" then k:accepts { "spills", "stack" } end
   local parks, stages = fit(p, s)
   k:warps(row_warps(p, s.warps), 1)
-  if p.split then k:tiles(p.tiles, p.kv_heads, { size = "table_width", div = p.segment // P }) else k:tiles(p.tiles, p.kv_heads) end
+  k:tiles(p.tiles, p.kv_heads, p.split and { size = "table_width", div = p.segment // P } or nil)
   local tile, head = k:block(0), k:block(1)
   local first, count, seq = k:load(a.tiles, { tile, 0 }), k:load(a.tiles, { tile, 1 }), k:load(a.tiles, { tile, 2 })
   local low = k:load(a.positions, { first })
@@ -69,7 +77,10 @@ return schedule "attention" {
   -- Strips of columns, and a tile on chip through which they go between memory and the layouts of matrix units.
   local strips, elem, held = {}, p.out or "f32", registers_hold(D)
   for c = 0, W - 1, 64 do strips[#strips + 1] = { c, math.min(64, W - c) } end
-  local function tile_of(kind) return k:shared(kind, { R, math.min(64, W) }, { pitch = staged_pitch(math.min(64, W), kind) }) end
+  local function tile_of(kind)
+    local n = math.min(64, W)
+    return k:shared(kind, { R, n }, { pitch = staged_pitch(n, kind) })
+  end
   local staged = tile_of(elem)
   local tile_q = not held and k:shared("bf16", { R, D }) or T > 1 and (elem == "bf16" and staged or tile_of("bf16"))
   local parked = parks and k:shared("f32", { R, W }, { pitch = staged_pitch(W, "f32") })
@@ -107,7 +118,9 @@ return schedule "attention" {
     -- outputs: of the segment (out), and of all before it (Out)
     local out, Out = {}, {}
     local function segments(c, n) -- outputs of the segments before, and what changes them
-      if parked then return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end end
+      if parked then
+        return k:load(parked, { 0, c }, R, n), function(v) k:store(parked, { 0, c }, v, { rows = R, cols = n }) end
+      end
       Out[c] = Out[c] or k:frag("f32", R, n, "acc")
       return Out[c], function(v) Out[c]:set(v) end
     end

@@ -1,5 +1,5 @@
--- rotary.lua - a block is one token and a few heads, of q or of k and v. What the heads read is loaded before anything is
--- stored, so that its latencies overlap; a head's halves are two tiles.
+-- rotary.lua - a block is one token and a few heads, of q or of k and v. What the heads read is loaded before anything
+-- is stored, so that its latencies overlap; a head's halves are two tiles.
 return schedule "rotary" {
   settings = { heads = { 4, 1, 2, 8 } }, -- most heads of a block
   -- bucket: most rows of a call
@@ -22,7 +22,8 @@ return schedule "rotary" {
   end
 
   local function write(memory, coordinates, value, by)
-    if by == 1 then k:store(memory, coordinates, value) else k:scatter(memory, coordinates, k:col(value.cols) * by, value) end
+    if by == 1 then return k:store(memory, coordinates, value) end
+    k:scatter(memory, coordinates, k:col(value.cols) * by, value)
   end
 
   -- A head rotated, in parts: {tile, first column, columns from element to element}.

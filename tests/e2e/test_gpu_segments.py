@@ -1,5 +1,5 @@
-"""Attention over several segments on GPUs (stand-in drivers): blocks that have one segment each and a merge, one block that
-has them all, and tiles of a prompt give the same bits, however the prompt is cut."""
+"""Attention over several segments on GPUs (stand-in drivers): blocks that have one segment each and a merge, one block
+that has them all, and tiles of a prompt give the same bits, however the prompt is cut."""
 import re
 import shutil
 import subprocess
@@ -24,13 +24,13 @@ class Segments(Case):
             self.assertEqual(count, 1, name)
             path.write_text(text)
         out = source / "model.pack"
-        subprocess.run([BLADEGEN, "build", DEMO, "--source", source, "--target", f"simt:{target}", "--weights", "bf16", "-o", out],
-                       check=True, capture_output=True, timeout=600)
+        subprocess.run([BLADEGEN, "build", DEMO, "--source", source, "--target", f"simt:{target}", "--weights", "bf16",
+                        "-o", out], check=True, capture_output=True, timeout=600)
         return out
 
     def logits(self, device, pack, budget):
-        line, = json_lines(good("logits", DEMO, "--pack", pack, "--ids", TOKENS, "--all", "--device", device, "--weights",
-                                "bf16", "--max-model-len", 256, "--max-num-batched-tokens", budget,
+        line, = json_lines(good("logits", DEMO, "--pack", pack, "--ids", TOKENS, "--all", "--device", device,
+                                "--weights", "bf16", "--max-model-len", 256, "--max-num-batched-tokens", budget,
                                 env=environment(device), timeout=600))
         return line["logits_b64"]
 
@@ -40,7 +40,7 @@ class Segments(Case):
                 spread, alone = self.pack(target, 2048), self.pack(target, 1)
                 whole = self.logits(device, spread, 256)
                 self.assertEqual(self.logits(device, spread, 65), whole, "the last token alone, segments spread")
-                self.assertEqual(self.logits(device, alone, 65), whole, "the last token alone, a block has all segments")
+                self.assertEqual(self.logits(device, alone, 65), whole, "the last token alone, in one block")
                 self.assertEqual(self.logits(device, spread, 13), whole, "in small pieces")
 
 
