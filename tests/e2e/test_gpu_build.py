@@ -30,7 +30,8 @@ def tool_of(target):
 
 
 def available(targets=TARGETS):
-    return [t for t in targets if shutil.which(tool_of(t))]
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin", "/usr/lib/llvm-19/bin"])
+    return [t for t in targets if shutil.which(tool_of(t), path=path)]
 
 
 class Gpu(Case):
