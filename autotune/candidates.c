@@ -5,6 +5,7 @@
 #include "../compiler/signature.h"
 #include "../compiler/verify.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,8 +16,9 @@ struct BladegenTuner {
     Arena *arena; /* owns the request's strings */
     BladegenRequest request;
     const Target *target;
+    const Target *proof; /* what reduced kernels are compiled for to be run here: the target, a GPU's twin; NULL: nothing */
     Generator *g;
-    VEC(CompiledKernel) objects; /* by kernel number */
+    VEC(CompiledKernel) objects, proofs; /* by kernel number */
     Buf cases;
 };
 
@@ -61,18 +63,28 @@ static bool plan_cases(BladegenTuner *t, const BladegenTuning *tuning, Err *err)
 
 static void make_room(BladegenTuner *t)
 {
-    while (t->objects.len < gen_kernel_count(t->g))
+    while (t->objects.len < gen_kernel_count(t->g)) {
         vec_push(&t->objects, (CompiledKernel){0});
+        vec_push(&t->proofs, (CompiledKernel){0});
+    }
 }
 
-/* Appends the kernel numbers that a Lua function names in JSON. */
+static void add_number(Numbers *list, size_t n)
+{
+    for (size_t i = 0; i < list->len; i++)
+        if (list->at[i] == n)
+            return;
+    vec_push(list, n);
+}
+
+/* Adds the kernel numbers that a Lua function names in JSON. */
 static bool ask_kernels(BladegenTuner *t, const char *function, const json_t *argument, Numbers *out, Err *err)
 {
     Buf text = {0};
     bool ok = gen_call(t->g, function, argument, &text, err);
     json_t *list = ok ? json_loadb(text.data, text.len, 0, NULL) : NULL;
     for (size_t i = 0; i < json_array_size(list); i++)
-        vec_push(out, (size_t)json_integer_value(json_array_get(list, i)));
+        add_number(out, (size_t)json_integer_value(json_array_get(list, i)));
     json_decref(list);
     buf_free(&text);
     make_room(t);
@@ -86,10 +98,10 @@ static bool run_compiled(void *context, const Kernel *k, void **buffers, const i
     size_t n = 0;
     while (n < gen_kernel_count(t->g) && gen_kernel(t->g, n) != k)
         n++;
-    if (n >= t->objects.len || !t->objects.at[n].code.len)
-        return verify_run((void *)t->target, k, buffers, sizes, err);
-    const CompiledKernel *o = &t->objects.at[n];
-    return verify_object(k, t->target, o->code.data, o->code.len, &o->info, buffers, sizes, err);
+    if (n >= t->proofs.len || !t->proofs.at[n].code.len)
+        return verify_run((void *)t->proof, k, buffers, sizes, err);
+    const CompiledKernel *o = &t->proofs.at[n];
+    return verify_object(k, t->proof, o->code.data, o->code.len, &o->info, buffers, sizes, err);
 }
 
 /* ---- the interface ---------------------------------------------------------------------------------------------- */
@@ -98,9 +110,12 @@ void bladegen_tuner_close(BladegenTuner *t)
 {
     if (!t)
         return;
-    for (size_t i = 0; i < t->objects.len; i++)
+    for (size_t i = 0; i < t->objects.len; i++) {
         compiled_free(&t->objects.at[i]);
+        compiled_free(&t->proofs.at[i]);
+    }
     vec_free(&t->objects);
+    vec_free(&t->proofs);
     gen_close(t->g);
     buf_free(&t->cases);
     arena_free(t->arena);
@@ -116,6 +131,15 @@ static void report(char *err, size_t size, const Err *e)
     }
 }
 
+/* The target that shows on this machine whether a kernel for `t` is right; NULL when there is none. */
+static const Target *proof_of(const Target *t)
+{
+    char name[64];
+    snprintf(name, sizeof name, "simt:%s", t->name);
+    const Target *twin = t->gpu && !t->simt ? target_find(name, &(Err){0}) : t;
+    return twin && target_runs_here(twin) ? twin : NULL;
+}
+
 BladegenTuner *bladegen_tuner_open(const BladegenRequest *request, const BladegenTuning *tuning, char *err,
                                    size_t err_size)
 {
@@ -124,6 +148,7 @@ BladegenTuner *bladegen_tuner_open(const BladegenRequest *request, const Bladege
     t->arena = arena_new();
     copy_request(t, request);
     t->target = target_find(request->target, &e);
+    t->proof = t->target ? proof_of(t->target) : NULL;
     t->g = t->target ? gen_open(t->request.source, t->target, &e) : NULL;
     if (t->g && plan_cases(t, tuning, &e)) {
         gen_set_run(t->g, run_compiled, t);
@@ -139,21 +164,52 @@ const char *bladegen_tuner_cases(const BladegenTuner *t)
     return t->cases.data;
 }
 
+/* Tells Lua which kernels could not be compiled; an error where nothing can be measured without one. */
+static bool tell_failures(BladegenTuner *t, const Numbers *kernels, const CompiledKernel *compiled, Err *err)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < kernels->len; i++) {
+        const char *why = compiled[kernels->at[i]].failure;
+        if (!why)
+            continue;
+        json_t *given = json_pack("{s:I, s:s}", "kernel", (json_int_t)kernels->at[i], "why", why);
+        ok = gen_call(t->g, "tune_failed", given, NULL, err);
+        json_decref(given);
+    }
+    return ok;
+}
+
+/* Compiles those that are not yet there. */
+static bool compile_all(BladegenTuner *t, const Target *target, const Numbers *kernels, CompiledKernel *compiled, Err *err)
+{
+    Numbers todo = {0};
+    for (size_t i = 0; i < kernels->len; i++)
+        if (!compiled[kernels->at[i]].code.len && !compiled[kernels->at[i]].failure)
+            vec_push(&todo, kernels->at[i]);
+    compile_every_kernel(t->g, target, &t->request, todo.at, todo.len, compiled);
+    vec_free(&todo);
+    return tell_failures(t, kernels, compiled, err);
+}
+
 static bool prepare(BladegenTuner *t, const int *cases, int count, Numbers *kernels, Err *err)
 {
+    Numbers reduced = {0};
     bool ok = ask_kernels(t, "tune_limits", json_null(), kernels, err);
     for (int i = 0; ok && i < count; i++) {
         json_t *number = json_integer(cases[i] + 1);
-        ok = ask_kernels(t, "tune_prepare", number, kernels, err);
+        ok = ask_kernels(t, "tune_prepare", number, kernels, err) && ask_kernels(t, "tune_reduced", number, &reduced, err);
         json_decref(number);
     }
-    return ok && compile_kernels(t->g, t->target, &t->request, kernels->at, kernels->len, t->objects.at, err);
+    ok = ok && compile_all(t, t->target, kernels, t->objects.at, err) &&
+         (!t->proof || compile_all(t, t->proof, &reduced, t->proofs.at, err));
+    vec_free(&reduced);
+    return ok;
 }
 
 static bool verify(BladegenTuner *t, const int *cases, int count, Err *err)
 {
     bool ok = true;
-    for (int i = 0; ok && i < count && target_runs_here(t->target); i++) {
+    for (int i = 0; ok && i < count && t->proof; i++) {
         json_t *number = json_integer(cases[i] + 1);
         ok = gen_call(t->g, "tune_verify", number, NULL, err);
         json_decref(number);

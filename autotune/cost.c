@@ -1,5 +1,5 @@
 /* cost.c - the analytic cost of a kernel; see cost.h. */
-#include "cost.h"
+#include "cost_walk.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,24 +13,6 @@ static const double second_cache_bytes = 1 << 20, strided = 0.12;
 static const double launch_seconds = 2e-6, block_cycles = 150;
 
 enum { SAMPLES = 5 /* blocks looked at along each dimension of the grid */, UNKNOWN_TRIPS = 8 };
-
-typedef struct Touch { /* an argument that is read from memory */
-    double distinct, total, prefetched; /* bytes of a block: touched once, with repetitions, asked for ahead */
-    double argument;                    /* bytes of the whole */
-} Touch;
-
-typedef struct Walk {
-    const Kernel *k;
-    const Target *t;
-    const CostInput *in;
-    int64_t *value;    /* by Ref: of integer scalars */
-    bool *known;
-    uint64_t *depends; /* by Ref: a bit for each loop, by depth */
-    double trips[MAX_DEPTH + 1], times[MAX_DEPTH + 1];
-    int depth;
-    double cycles;
-    Touch touch[COST_ARGS];
-} Walk;
 
 /* ---- integer scalars -------------------------------------------------------------------------------------------- */
 
@@ -63,7 +45,7 @@ static bool folds(Op op)
            (op_info[op].class == CLASS_BIN && op != OP_XOR && op != OP_SHL && op != OP_SHR);
 }
 
-static const Memory *memory_of(const Walk *w, Ref view)
+const Memory *cost_memory(const Walk *w, Ref view)
 {
     return &w->k->mem.at[ir_at(w->k, ir_at(w->k, view)->arg[0])->integer];
 }
@@ -87,8 +69,8 @@ static void evaluate(Walk *w, Ref r)
         w->value[r] = i->integer;
     else if (i->op == OP_SIZE)
         w->value[r] = w->in->sizes[i->integer];
-    else if (i->op == OP_LOAD && memory_of(w, i->arg[0])->space == SPACE_GLOBAL)
-        w->value[r] = w->in->typical[memory_of(w, i->arg[0])->index % COST_ARGS];
+    else if (i->op == OP_LOAD && cost_memory(w, i->arg[0])->space == SPACE_GLOBAL)
+        w->value[r] = w->in->typical[cost_memory(w, i->arg[0])->index % COST_ARGS];
     else if (all && folds(i->op))
         w->value[r] = fold(i->op, x[0], x[1], x[2]);
     else if (i->op != OP_BLOCK && i->op != OP_LOOP)
@@ -135,7 +117,7 @@ static double dot_operations(const Walk *w, DType a)
 static double gemm_cycles(const Walk *w, const Ins *i)
 {
     const Ins *a = ir_at(w->k, i->arg[1]), *b = ir_at(w->k, i->arg[2]);
-    const Memory *mb = memory_of(w, i->arg[2]);
+    const Memory *mb = cost_memory(w, i->arg[2]);
     double wide = 512.0 / w->t->vector_bits, rows = a->type.rows, blocks = b->type.cols / PANEL_COLS * wide;
     double lines = (double)a->type.cols / mb->unit, per = a->type.elem == DT_S8 ? 4 : a->type.elem == DT_BF16 ? 2 : 1;
     double parts = MAX(mb->unit / per, 1), unroll = MAX(i->a, 1);
@@ -161,7 +143,7 @@ static double view_bytes(const Ins *view)
 /* Times that an instruction here runs in a block, and how often it meets other data because its view moves. */
 static void touch(Walk *w, Ref view, double bytes, double prefetched)
 {
-    const Memory *m = memory_of(w, view);
+    const Memory *m = cost_memory(w, view);
     if (m->space != SPACE_GLOBAL || m->index >= COST_ARGS || !w->in->cold[m->index])
         return;
     Touch *t = &w->touch[m->index];
@@ -182,6 +164,8 @@ static void touch(Walk *w, Ref view, double bytes, double prefetched)
 static void enter(Walk *w, double trips)
 {
     w->depth++;
+    w->stages[w->depth] = w->stages[w->depth - 1];
+    w->copies[w->depth] = false;
     w->trips[w->depth] = trips;
     w->times[w->depth] = w->times[w->depth - 1] * trips;
 }
@@ -194,6 +178,7 @@ static void enter_loop(Walk *w, Ref r)
     if (w->known[lo] && w->known[hi])
         trips = w->value[hi] > w->value[lo] ? ceil((double)(w->value[hi] - w->value[lo]) / (double)i->integer) : 0;
     enter(w, trips);
+    w->stages[w->depth] = MAX(i->b, 1);
     w->depends[r] |= (uint64_t)1 << w->depth;
     w->known[r] = w->known[lo];
     w->value[r] = w->value[lo] + (int64_t)(trips / 2) * i->integer;
@@ -208,7 +193,7 @@ static void count(Walk *w, Ref r)
     case OP_GEMM:
         w->cycles += times * gemm_cycles(w, i);
         touch(w, i->arg[2], view_bytes(ir_at(w->k, i->arg[2])),
-              i->nargs == 4 ? 64.0 * i->b * ir_at(w->k, i->arg[1])->type.cols / memory_of(w, i->arg[2])->unit : 0);
+              i->nargs == 4 ? 64.0 * i->b * ir_at(w->k, i->arg[1])->type.cols / cost_memory(w, i->arg[2])->unit : 0);
         break;
     case OP_LOAD:
         touch(w, i->arg[0], view_bytes(ir_at(w->k, i->arg[0])), 0);
@@ -228,6 +213,8 @@ static void walk_block(Walk *w, const int64_t *block)
     w->depth = 0;
     w->cycles = block_cycles;
     w->times[0] = 1;
+    w->stages[0] = 1;
+    w->copies[0] = false;
     memset(w->touch, 0, sizeof w->touch);
     memset(w->depends, 0, w->k->ins.len * sizeof *w->depends);
     for (Ref r = 1; r < (Ref)w->k->ins.len; r++) {
@@ -241,6 +228,8 @@ static void walk_block(Walk *w, const int64_t *block)
             enter(w, w->known[i->arg[0]] ? w->value[i->arg[0]] != 0 : 0.5);
         else if (i->op == OP_END)
             w->depth--;
+        else if (i->op != OP_ELSE && w->t->gpu)
+            cost_gpu_count(w, r);
         else if (i->op != OP_ELSE)
             count(w, r);
     }
@@ -278,6 +267,7 @@ static double average(Walk *w, const int64_t *grid, double blocks)
         for (int d = 0; d < w->k->grid_rank; d++)
             block[d] = n[d] > 1 ? at[d] * (grid[d] - 1) / (n[d] - 1) : 0;
         walk_block(w, block);
+        w->gpu.blocks++;
         sum += block_time(w, blocks);
     }
     return sum / (double)(n[0] * n[1] * n[2]);
@@ -308,6 +298,8 @@ double cost_seconds(const Kernel *k, const Target *t, const CostInput *in)
     free(w.value);
     free(w.known);
     free(w.depends);
+    if (t->gpu)
+        return cost_gpu_seconds(&w, blocks);
     double rounds = blocks <= threads ? 1 : blocks / threads + 0.5 * (1 - 1 / threads); /* the last ones are uneven */
     return launch_seconds + rounds * block / clock_rate;
 }

@@ -5,6 +5,10 @@
  * (memory when first touched, the second cache when touched again), and how much of the reading from memory hides
  * behind arithmetic because the kernel prefetches. Only the order of costs matters; the constants are those of a
  * present-day core, not of this machine.
+ *
+ * On a GPU (cost_gpu.c) counted are what keeps a multiprocessor's matrix units, lanes and on-chip memory busy, bytes, and
+ * turns of the loop that copies ahead; how many blocks a multiprocessor holds follows from warps, on-chip memory and an
+ * estimate of registers. The blocks run in waves; the constants are the vendors' for the target's best-known device.
  */
 #ifndef BLADE_COST_H
 #define BLADE_COST_H

@@ -27,11 +27,10 @@ bool library_open(Library *l, Err *err)
 
 BladegenTuner *library_tuner(const Library *l, const TunerOptions *o, const char *only, const char *known, Err *err)
 {
-    enum { MOST = 16 };
     char text[1900] = "";
     BladegenRequest r = {.model = o->config ? o->config : o->args[0], .target = o->target, .weights = o->weights,
                          .threads = (int)o->threads, .device = ""};
-    BladegenTuning t = {.most = MOST, .fault = o->fault, .only = only, .known = known};
+    BladegenTuning t = {.most = (int)o->most, .fault = o->fault, .only = only, .known = known};
     BladegenTuner *tuner = l->open(&r, &t, text, sizeof text);
     if (!tuner)
         err_set(err, "%s", text);

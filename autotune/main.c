@@ -72,14 +72,14 @@ static int dispatch(TunerOptions *o)
         return usage("one model at a time");
     if (!o->args[0] == !o->config)
         return usage("give either a MODEL or --config FILE");
-    if (o->device && strcmp(o->device, "host"))
-        return usage("--device: only `host` can be tuned directly; for others see `build` and `measure`");
+    if (strcmp(o->target, "host") && o->device && strcmp(o->device, "host"))
+        return usage("--target is for the host; a GPU's follows from --device");
     return tuner_tune(o);
 }
 
 int main(int argc, char **argv)
 {
-    TunerOptions o = {.weights = "auto", .target = "host", .budget = "5m"};
+    TunerOptions o = {.weights = "auto", .target = "host", .budget = "5m", .most = 16};
     const OptRow rows[] = {
         {"config", 0, OPT_STRING, &o.config, "FILE", "config.json of a model, without its weights"},
         {"weights", 0, OPT_STRING, &o.weights, "W", "auto (as stored, default), f32, bf16, f16, w8, w4, w4a16"},
@@ -91,7 +91,9 @@ int main(int argc, char **argv)
         {"output", 'o', OPT_STRING, &o.output, "FILE", "what build and measure write"},
         {"db", 0, OPT_STRING, &o.db, "FILE", "database of results (default ~/.local/share/blade/tune.db); the text\n"
          "that blade reads lies in the folder tuned beside it"},
-        {"device", 0, OPT_STRING, &o.device, "D", "show, export: the device to report on (default: this machine)"},
+        {"device", 0, OPT_STRING, &o.device, "D", "what to tune or measure: host (default), cuda, cuda:N, hip, hip:N; show and\n"
+         "export take names such as nvidia-h200 too (default: this machine's)"},
+        {"candidates", 0, OPT_INT, &o.most, "N", "at most so many a case (default 16)", 1, CASE_CANDIDATES - 2},
         {"svg", 0, OPT_STRING, &o.svg, "FILE", "show: write a drawing"},
         {"inject-faults", 0, OPT_FLAG, &o.fault, NULL, NULL}, /* for tests: see BladegenTuning */
         {NULL},

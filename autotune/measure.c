@@ -351,6 +351,12 @@ static void contest_free(Contest *x)
     free(x);
 }
 
+/* A GPU that has failed does nothing any more, in no time. */
+static bool alive(Device *d, const Case *c, Err *err)
+{
+    return d->ops->sync(d, err) || err_prefix(err, "%s %s", c->operator, c->parameters);
+}
+
 bool measure_case(Device *d, const CasePack *p, const Case *c, const MeasureOptions *o, CaseResult *out, Err *err)
 {
     memset(out, 0, sizeof *out);
@@ -358,13 +364,14 @@ bool measure_case(Device *d, const CasePack *p, const Case *c, const MeasureOpti
     if (!x)
         return false;
     check_bits(x, out);
+    bool ok = alive(d, c, err);
     out->incumbent = x->alive[c->incumbent] ? c->incumbent : 0;
     x->end = now_seconds() + o->seconds;
-    if (!stopped(x))
+    if (ok && !stopped(x))
         rounds(x, out->incumbent);
-    if (!stopped(x))
+    if (ok && !stopped(x))
         decide(x, out);
-    bool ok = !stopped(x);
+    ok = ok && !stopped(x) && alive(d, c, err);
     contest_free(x);
     return ok;
 }
@@ -375,7 +382,10 @@ bool measure_look(Device *d, const CasePack *p, const Case *c, const MeasureOpti
     if (!x)
         return false;
     x->end = now_seconds() + o->seconds;
-    bool ok = look(x, out);
+    CaseResult before = *out;
+    bool ok = look(x, out) && alive(d, c, err);
+    if (!ok)
+        *out = before;
     contest_free(x);
     return ok;
 }

@@ -80,20 +80,35 @@ typedef struct Offline {
     Tally tally;
 } Offline;
 
+/* The device of --device, or else one for which the candidates were built. */
+static bool open_device(Offline *x, Err *err)
+{
+    const char *target = x->file.header.target, *name = x->o->device;
+    if (!device_gpu_open(name ? name : cpu_rank(target) >= 0 ? "host" : "auto", &x->device, err))
+        return false;
+    if (x->device && device_rank(x->device->target, target) < 0)
+        return err_set(err, "built for %s; %s runs %s", target, x->device->label, x->device->target);
+    if (!x->device && !cpu_runs(target, err))
+        return false;
+    machine_read(&x->machine, x->device);
+    if (!x->device)
+        x->device = device_host_open(x->threads, false, err);
+    return x->device != NULL;
+}
+
 static bool open_candidates(Offline *x, const char *path, Err *err)
 {
     if (!pack_open(path, &x->file, err))
         return false;
     if (strcmp(x->file.header.weights, weights_name))
         return err_set(err, "%s: this is a model's pack; `bladetune build` makes packs of candidates", path);
-    if (!cpu_runs(x->file.header.target, err))
+    if (!open_device(x, err))
         return err_prefix(err, "%s", path);
     x->pack = case_read(x->file.plan, x->file.plan_len, x->file.code_len, err);
     if (!x->pack)
         return err_prefix(err, "%s", path);
     x->build = tuner_build_text(x->arena, x->file.header.signature);
-    x->device = device_host_open(x->threads, false, err);
-    return x->device && x->device->ops->load_code(x->device, x->pack->plan, x->file.code, err);
+    return x->device->ops->load_code(x->device, x->pack->plan, x->file.code, err);
 }
 
 static bool write_results(const Offline *x, Err *err)
@@ -183,7 +198,6 @@ int tuner_measure(const TunerOptions *o)
     Err err = {0};
     Offline x = {.o = o, .arena = arena_new(), .threads = o->threads ? (int)o->threads : pool_cores()};
     tuner_stop_on_signals();
-    machine_read(&x.machine);
     bool ok = open_candidates(&x, o->args[1], &err) && read_before(&x, &err) && measure_all(&x, &err);
     if (x.device)
         x.device->ops->close(x.device);
@@ -230,11 +244,9 @@ int tuner_export(const TunerOptions *o)
 {
     Err err = {0};
     Buf text = {0};
-    Machine m;
-    machine_read(&m);
-    const char *device = o->device ? o->device : m.device;
-    Db *db;
-    bool ok = tuner_db_if_there(o, &db, &err);
+    char device[CPU_DEVICE_BYTES];
+    Db *db = NULL;
+    bool ok = tuner_device(o, device, &err) && tuner_db_if_there(o, &db, &err);
     if (ok && db)
         ok = text_put(db, device, false, &text, &err);
     else if (ok)

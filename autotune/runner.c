@@ -12,6 +12,12 @@ enum { MOST_COPIES = 64, SLACK = 256 /* bytes behind an argument that must stay 
        LIMIT_PIECES = 16 };
 
 static const double sample_seconds = 400e-6, patience_seconds = 4e-3, limit_seconds = 0.03;
+/* A GPU is waited for after many launches, since waiting takes some microseconds; launches that are shorter than the
+ * driver's part in them are recorded. */
+static const double gpu_sample_seconds = 1e-3, recorded_seconds = 30e-6;
+static const int64_t gpu_cache[] = {128 << 20, 256 << 20}; /* bytes that no NVIDIA's, no AMD's last cache exceeds */
+static const int64_t gpu_limit_bytes = (int64_t)2 << 30;
+enum { GPU_LIMIT_BLOCKS = 4096, GPU_LIMIT_PIECES = 4, MOST_LAUNCHES = 256 };
 static const double all_running = 0.93; /* of the processor time that a sample of the candidate takes at most */
 static const int64_t smallest_cache = 16 << 20;
 
@@ -25,7 +31,10 @@ struct Runner {
     const CasePack *pack;
     const Case *c;
     Arena *arena;
+    bool gpu, emulated;                           /* a stand-in for a GPU: nobody wants to know how fast it is */
     VEC(Block) blocks;
+    int64_t *sizes[CASE_WORKLOADS + 1];           /* the device's; the last: of limits */
+    void *recording[CASE_WORKLOADS][CASE_CANDIDATES]; /* of a sample's launches, or NULL */
     int copies, next;                             /* of cold arguments; the one that the next launch takes */
     void **address[CASE_WORKLOADS];               /* [copy * args + arg] */
     uint8_t *expected[CASE_WORKLOADS][CASE_ARGS]; /* what the default wrote */
@@ -33,6 +42,7 @@ struct Runner {
     int launches[CASE_WORKLOADS];                 /* of a sample; 0: not yet known */
     double running[CASE_WORKLOADS][CASE_CANDIDATES]; /* most processor time seen, as a share of what the threads have */
     bool busy[CASE_WORKLOADS];                    /* neighbours interrupt: processor time is taken */
+    bool recorded[CASE_WORKLOADS];                /* a GPU's launches are short */
 };
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -84,8 +94,10 @@ static void *with_data(Runner *r, const json_t *data, Err *err)
     return to;
 }
 
-static int64_t last_cache(void)
+static int64_t last_cache(const Device *d)
 {
+    if (*d->target)
+        return gpu_cache[!strcmp(d->ops->name, "hip")];
     long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
     return MAX(bytes, smallest_cache);
 }
@@ -99,7 +111,7 @@ static int copies_needed(const Runner *r)
         bytes += r->c->args[i].cold ? r->c->args[i].bytes : 0;
     for (int w = 0; w < r->c->workloads_count; w++)
         least = MIN(least, MAX((int64_t)r->c->workloads[w].read, 1));
-    int64_t wanted = MIN((2 * last_cache() + least - 1) / least, MOST_COPIES);
+    int64_t wanted = MIN((2 * last_cache(r->device) + least - 1) / least, MOST_COPIES);
     return (int)MAX(MIN(wanted, available / 4 / bytes), 1);
 }
 
@@ -130,6 +142,33 @@ static bool place_data(Runner *r, int w, int i, Err *err)
     return !data || to;
 }
 
+/* Makes the sizes that the kernels see those given. */
+static void set_sizes(Runner *r, int64_t *to, const int64_t sizes[SIZE_COUNT])
+{
+    size_t n = SIZE_COUNT * sizeof *sizes;
+    memcpy(r->gpu ? r->device->ops->mirror(r->device, to) : to, sizes, n);
+    if (r->gpu)
+        r->device->ops->push(r->device, to, n);
+    r->device->ops->sync(r->device, NULL);
+}
+
+static bool place_sizes(Runner *r, Err *err)
+{
+    static const int64_t none[SIZE_COUNT];
+    for (int w = 0; w <= CASE_WORKLOADS; w++) {
+        Block b = {NULL, SIZE_COUNT * sizeof **r->sizes};
+        if (w >= r->c->workloads_count && w < CASE_WORKLOADS)
+            continue;
+        if (r->gpu && !(b.memory = r->device->ops->alloc(r->device, b.bytes, DEVICE_SHARED, err)))
+            return false;
+        if (b.memory)
+            vec_push(&r->blocks, b);
+        r->sizes[w] = b.memory ? b.memory : arena_array(r->arena, int64_t, SIZE_COUNT);
+        set_sizes(r, r->sizes[w], w < CASE_WORKLOADS ? r->c->workloads[w].sizes : none);
+    }
+    return true;
+}
+
 static bool place(Runner *r, Err *err)
 {
     r->copies = copies_needed(r);
@@ -142,7 +181,7 @@ static bool place(Runner *r, Err *err)
         for (int i = 0; i < r->c->args_count; i++)
             if (!place_data(r, w, i, err))
                 return false;
-    return true;
+    return place_sizes(r, err);
 }
 
 Runner *runner_new(Device *d, const CasePack *p, const Case *c, Err *err)
@@ -152,6 +191,8 @@ Runner *runner_new(Device *d, const CasePack *p, const Case *c, Err *err)
     r->pack = p;
     r->c = c;
     r->arena = arena_new();
+    r->gpu = *d->target != 0;
+    r->emulated = !strncmp(d->target, "simt:", 5);
     int64_t most = 0;
     for (int i = 0; i < c->args_count; i++)
         most = MAX(most, c->args[i].written ? c->args[i].bytes : 0);
@@ -166,6 +207,10 @@ void runner_free(Runner *r)
 {
     if (!r)
         return;
+    for (int w = 0; w < CASE_WORKLOADS; w++)
+        for (int i = 0; i < CASE_CANDIDATES; i++)
+            if (r->recording[w][i])
+                r->device->ops->forget(r->device, r->recording[w][i]);
     for (size_t i = 0; i < r->blocks.len; i++)
         r->device->ops->free(r->device, r->blocks.at[i].memory, r->blocks.at[i].bytes);
     for (int w = 0; w < CASE_WORKLOADS; w++)
@@ -184,7 +229,7 @@ static void launch(Runner *r, int w, int candidate, int copy)
     int kernel = r->c->candidates[candidate].kernel;
     const int64_t *sizes = r->c->workloads[w].sizes;
     r->device->ops->launch(r->device, kernel, r->address[w] + copy * r->c->args_count, r->c->args_count,
-                           sizes, plan_blocks(&r->pack->plan->kernels[kernel], sizes));
+                           r->sizes[w], plan_blocks(&r->pack->plan->kernels[kernel], sizes));
 }
 
 static bool same_bytes(const CaseArg *a, const CaseWorkload *w, const uint8_t *got, const uint8_t *want, char *why,
@@ -208,7 +253,11 @@ bool runner_same_bits(Runner *r, int w, int candidate, char *why, size_t size)
         if (r->c->args[i].written)
             fill_arg(r, &r->c->args[i], r->address[w][i], (uint64_t)i + 1);
     launch(r, w, candidate, 0);
-    r->device->ops->sync(r->device, NULL);
+    Err err = {0};
+    if (!r->device->ops->sync(r->device, &err)) {
+        snprintf(why, size, "%s", err.text);
+        return false;
+    }
     for (int i = 0; i < r->c->args_count; i++) {
         size_t n = (size_t)r->c->args[i].bytes + SLACK;
         if (!r->c->args[i].written)
@@ -243,15 +292,55 @@ static double clock_of(const Runner *r, int w)
     return r->busy[w] ? processor_seconds(r) : now_seconds();
 }
 
-static double timed(Runner *r, int w, int candidate, int launches)
+static void launch_many(Runner *r, int w, int candidate, int launches)
 {
-    double start = clock_of(r, w);
     for (int i = 0; i < launches; i++) {
         launch(r, w, candidate, r->next);
         r->next = (r->next + 1) % r->copies;
     }
+}
+
+static double timed(Runner *r, int w, int candidate, int launches)
+{
+    double start = clock_of(r, w);
+    launch_many(r, w, candidate, launches);
     r->device->ops->sync(r->device, NULL);
     return (clock_of(r, w) - start) / launches;
+}
+
+/* A sample on a GPU. The launches of a recording begin at the first copy. */
+static double timed_on_gpu(Runner *r, int w, int candidate)
+{
+    const DeviceOps *ops = r->device->ops;
+    void **recording = &r->recording[w][candidate];
+    if (!r->recorded[w])
+        return timed(r, w, candidate, r->launches[w]);
+    if (!*recording) {
+        r->next = 0;
+        ops->record(r->device);
+        launch_many(r, w, candidate, r->launches[w]);
+        *recording = ops->recorded(r->device);
+        if (!*recording)
+            return 1; /* sync tells why */
+        ops->replay(r->device, *recording);
+        ops->sync(r->device, NULL);
+    }
+    double start = now_seconds();
+    ops->replay(r->device, *recording);
+    ops->sync(r->device, NULL);
+    return (now_seconds() - start) / r->launches[w];
+}
+
+/* As many launches as take a millisecond; where they are short, all copies are used equally often. */
+static void calibrate_gpu(Runner *r, int w)
+{
+    timed(r, w, 0, 1);
+    double one = timed(r, w, 0, 1);
+    if (one < gpu_sample_seconds) /* most of it may have been waiting */
+        one = timed(r, w, 0, MOST_LAUNCHES / 8);
+    int n = (int)MAX(1, MIN(gpu_sample_seconds / MAX(one, 1e-7), MOST_LAUNCHES));
+    r->recorded[w] = one < recorded_seconds && r->device->ops->record;
+    r->launches[w] = r->recorded[w] ? (n + r->copies - 1) / r->copies * r->copies : n;
 }
 
 /* A sample by the clock on the wall; false when a neighbour took a core meanwhile: this process was interrupted, or had
@@ -297,7 +386,9 @@ double runner_sample(Runner *r, int w, int candidate)
 {
     double seconds;
     if (!r->launches[w])
-        calibrate(r, w);
+        (r->gpu ? calibrate_gpu : calibrate)(r, w);
+    if (r->gpu)
+        return timed_on_gpu(r, w, candidate);
     if (r->busy[w])
         return timed(r, w, candidate, r->launches[w]);
     quiet_sample(r, w, candidate, &seconds);
@@ -321,12 +412,14 @@ static double limit_rate(Runner *r, const PlanLimit *l, void **buffers, int64_t 
     int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
     char *source = buffers[0];
     int w = r->c->workloads_count - 1; /* by the clock that its samples were taken by */
+    set_sizes(r, r->sizes[CASE_WORKLOADS], sizes);
     double best = 0, begin = now_seconds(), spent = 0;
     for (int clean = 0, turn = 0; (clean < 3 || spent < limit_seconds) && spent < 10 * limit_seconds; turn++) {
         long before = interruptions();
         buffers[0] = source + turn % LIMIT_PIECES * rows * l->bytes_per_block;
         double t = clock_of(r, w);
-        r->device->ops->launch(r->device, l->kernel, buffers, MAX(l->inputs, 1) + 1, sizes, rows);
+        r->device->ops->launch(r->device, l->kernel, buffers, MAX(l->inputs, 1) + 1,
+                               r->sizes[CASE_WORKLOADS], rows);
         r->device->ops->sync(r->device, NULL);
         best = MAX(best, (double)rows / (clock_of(r, w) - t));
         clean += interruptions() == before;
@@ -335,17 +428,56 @@ static double limit_rate(Runner *r, const PlanLimit *l, void **buffers, int64_t 
     return best;
 }
 
+/* The same on a GPU: many runs in a row, as many as take some milliseconds. */
+static double gpu_limit_rate(Runner *r, const PlanLimit *l, void **buffers, int64_t rows)
+{
+    const DeviceOps *ops = r->device->ops;
+    int64_t sizes[SIZE_COUNT] = {[SIZE_ROWS] = rows};
+    char *source = buffers[0];
+    double best = 0, begin = now_seconds(), spent = 0;
+    set_sizes(r, r->sizes[CASE_WORKLOADS], sizes);
+    for (int runs = 1, turn = 0; spent < 2 * limit_seconds; spent = now_seconds() - begin) {
+        double start = now_seconds();
+        for (int i = 0; i < runs; i++, turn++) {
+            buffers[0] = source + turn % GPU_LIMIT_PIECES * rows * l->bytes_per_block;
+            ops->launch(r->device, l->kernel, buffers, MAX(l->inputs, 1) + 1, r->sizes[CASE_WORKLOADS], rows);
+        }
+        ops->sync(r->device, NULL);
+        double seconds = now_seconds() - start;
+        best = MAX(best, (double)rows * runs / seconds);
+        runs = seconds < 4 * gpu_sample_seconds ? MIN(2 * runs, MOST_LAUNCHES) : runs;
+    }
+    return best;
+}
+
+/* Blocks of a run that measures a limit, and how many runs in a row read other memory. */
+static int64_t limit_blocks(const Runner *r, const PlanLimit *l, int *pieces)
+{
+    int64_t available, total;
+    *pieces = r->gpu ? GPU_LIMIT_PIECES : LIMIT_PIECES;
+    if (!r->gpu)
+        return l->bytes_per_block ? MAX(2 * last_cache(r->device) / l->bytes_per_block / LIMIT_PIECES, 1) : 64;
+    if (r->emulated)
+        return 1;
+    r->device->ops->memory(r->device, &available, &total);
+    if (l->bytes_per_block)
+        return MAX(MIN(gpu_limit_bytes, available / 4) / l->bytes_per_block / GPU_LIMIT_PIECES, 1);
+    return MAX(MIN(GPU_LIMIT_BLOCKS, available / 8 / MAX(l->output_bytes, 1)), 1);
+}
+
 double runner_limit(Runner *r, const char *name)
 {
     const PlanLimit *l = find_limit(r->pack->plan, name);
-    if (!l)
+    if (!l || (r->emulated && !l->bytes_per_block)) /* a block of arithmetic would take seconds */
         return 0;
-    int64_t rows = l->bytes_per_block ? MAX(2 * last_cache() / l->bytes_per_block / LIMIT_PIECES, 1) : 64, input = 0;
+    int pieces;
+    int64_t rows = limit_blocks(r, l, &pieces), input = 0;
     for (int i = 0; i < l->inputs; i++)
         input += plan_room(l->input_bytes[i]);
-    input = MAX(input, LIMIT_PIECES * rows * l->bytes_per_block);
+    input = MAX(input, pieces * rows * l->bytes_per_block);
     size_t held = r->blocks.len;
-    char *in = take(r, input, NULL), *out = in ? take(r, rows * l->output_bytes, NULL) : NULL;
+    Err none;
+    char *in = take(r, input, &none), *out = in ? take(r, rows * l->output_bytes, &none) : NULL;
     double rate = 0;
     if (out) {
         void *buffers[PLAN_MAX_INPUTS + 1] = {in};
@@ -355,7 +487,7 @@ double runner_limit(Runner *r, const char *name)
         for (int64_t at = 0; n < l->inputs; at += plan_room(l->input_bytes[n++]))
             buffers[n] = in + at;
         buffers[MAX(n, 1)] = out;
-        rate = limit_rate(r, l, buffers, rows) * (double)(l->bytes_per_block ? l->bytes_per_block : l->ops_per_block);
+        rate = (r->gpu ? gpu_limit_rate : limit_rate)(r, l, buffers, rows) * (double)(l->bytes_per_block ? l->bytes_per_block : l->ops_per_block);
     }
     for (; r->blocks.len > held; r->blocks.len--)
         r->device->ops->free(r->device, r->blocks.at[r->blocks.len - 1].memory, r->blocks.at[r->blocks.len - 1].bytes);

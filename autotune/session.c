@@ -24,13 +24,53 @@ void tuner_stop_on_signals(void)
     sigaction(SIGTERM, &a, NULL);
 }
 
-void machine_read(Machine *m)
+/* The version of a GPU's driver, where the kernel tells. */
+static void read_driver(const char *name, char *out, size_t size)
+{
+    char version[48] = "";
+    FILE *f = fopen(strcmp(name, "cuda") ? "/sys/module/amdgpu/version" : "/sys/module/nvidia/version", "r");
+    if (f && !fgets(version, sizeof version, f))
+        *version = 0;
+    if (f)
+        fclose(f);
+    version[strcspn(version, "\n")] = 0;
+    snprintf(out, size, "%s%s%s", name, *version ? " " : "", version);
+}
+
+void machine_read(Machine *m, const Device *gpu)
 {
     struct utsname u;
-    cpu_device(m->device);
     bool known = uname(&u) == 0;
-    snprintf(m->driver, sizeof m->driver, "host %.*s", known ? (int)strspn(u.release, "0123456789.") : 0, u.release);
     m->cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (gpu) {
+        snprintf(m->device, sizeof m->device, "%s", gpu->name);
+        read_driver(gpu->ops->name, m->driver, sizeof m->driver);
+        return;
+    }
+    cpu_device(m->device);
+    snprintf(m->driver, sizeof m->driver, "host %.*s", known ? (int)strspn(u.release, "0123456789.") : 0, u.release);
+}
+
+bool tuner_gpu(const TunerOptions *o, Device **d, Err *err)
+{
+    return device_gpu_open(o->device ? o->device : "host", d, err);
+}
+
+bool tuner_device(const TunerOptions *o, char out[CPU_DEVICE_BYTES], Err *err)
+{
+    Device *d = NULL;
+    Machine m;
+    if (o->device && !device_name_valid(o->device, NULL)) {
+        snprintf(out, CPU_DEVICE_BYTES, "%s", o->device);
+        return true;
+    }
+    if (!tuner_gpu(o, &d, err))
+        return false;
+    machine_read(&m, d);
+    snprintf(out, CPU_DEVICE_BYTES, "%s", m.device);
+    if (d)
+        d->ops->close(d);
+    return true;
 }
 
 int tuner_fail(const Err *err)

@@ -132,11 +132,12 @@ static bool print_devices(Db *db, Arena *a, Err *err)
 
 static bool show(const TunerOptions *o, Known *rows, Err *err)
 {
-    Machine m;
-    machine_read(&m);
-    const char *device = o->device ? o->device : m.device;
+    char device[CPU_DEVICE_BYTES];
     Db *db = NULL;
-    bool ok = tuner_db_if_there(o, &db, err) && known_read(rows, db, device, err);
+    bool ok = tuner_device(o, device, err);
+    if (!ok)
+        return false;
+    ok = tuner_db_if_there(o, &db, err) && known_read(rows, db, device, err);
     printf("device %s\n", device);
     if (ok && !rows->list.len) {
         printf("nothing was tuned here: kernels use the defaults of their schedules, which are estimates for any "

@@ -10,10 +10,12 @@
 #include "tuner.h"
 
 typedef struct Session {
-    const TunerOptions *o;
+    const TunerOptions *o; /* with the GPU's target */
+    TunerOptions options;
     Arena *arena;
     Library library;
     BladegenTuner *tuner;
+    Device *gpu; /* NULL: the host. Open to the end, so that others are opened quickly */
     Machine machine;
     const char *build;
     int threads;
@@ -44,9 +46,14 @@ static bool open_tuner(Session *s, bool only_known, Err *err)
 
 static bool session_open(Session *s, const TunerOptions *o, bool only_known, Err *err)
 {
-    s->o = o;
+    s->options = *o;
+    s->o = &s->options;
     s->arena = arena_new();
-    machine_read(&s->machine);
+    if (!tuner_gpu(o, &s->gpu, err))
+        return false;
+    if (s->gpu)
+        s->options.target = s->gpu->target;
+    machine_read(&s->machine, s->gpu);
     s->threads = o->threads ? (int)o->threads : pool_cores();
     if (!library_open(&s->library, err) || !(s->db = tuner_db(o, err)) || !open_tuner(s, only_known, err))
         return false;
@@ -61,6 +68,8 @@ static void session_close(Session *s)
     if (s->tuner)
         s->library.close(s->tuner);
     db_close(s->db);
+    if (s->gpu)
+        s->gpu->ops->close(s->gpu);
     arena_free(s->arena);
 }
 
@@ -100,11 +109,12 @@ typedef bool MeasureStep(Device *, const CasePack *, const Case *, const Measure
 static bool measure(const Session *s, MeasureStep *step, const Candidates *c, const MeasureOptions *o, CaseResult *result,
                     Err *err)
 {
-    Device *d = device_host_open(s->threads, false, err);
-    bool ok = d && d->ops->load_code(d, c->pack->plan, (const uint8_t *)c->raw.code, err) &&
+    Device *d = NULL;
+    if (s->gpu ? !tuner_gpu(s->o, &d, err) : !(d = device_host_open(s->threads, false, err)))
+        return false;
+    bool ok = d->ops->load_code(d, c->pack->plan, (const uint8_t *)c->raw.code, err) &&
               step(d, c->pack, &c->pack->cases[0], o, result, err);
-    if (d)
-        d->ops->close(d);
+    d->ops->close(d);
     return ok;
 }
 
@@ -198,7 +208,7 @@ static bool tune(Session *s, const TunerOptions *o, Err *err)
     if (ok && !count && !done)
         ok = err_set(err, "nothing to tune%s%s", o->operator ? " for operator " : "", o->operator ? o->operator : "");
     if (ok) {
-        printf("device %s, target %s, %d threads, %d cases", s->machine.device, target_of(o), s->threads, count + done);
+        printf("device %s, target %s, %d threads, %d cases", s->machine.device, target_of(s->o), s->threads, count + done);
         printf(done ? ", %d of them finished already\n" : "\n", done);
         ok = tune_all(s, list, count, err) && db_write_text(s->db, s->machine.device, err);
     }

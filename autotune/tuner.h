@@ -15,6 +15,7 @@ typedef struct TunerOptions {
     bool resume, fault;
     int64_t threads;
     double seconds;   /* of the budget */
+    int64_t most;     /* candidates a case */
     const char *args[8];
 } TunerOptions;
 
@@ -35,10 +36,15 @@ void tuner_stop_on_signals(void);
 
 typedef struct Machine {
     char device[CPU_DEVICE_BYTES];
-    char driver[128]; /* "host", release of the kernel */
+    char driver[128]; /* "host" and release of the kernel, "cuda" and version of the driver */
     int cores;
 } Machine;
-void machine_read(Machine *m);
+void machine_read(Machine *m, const Device *gpu /* or NULL: the host */);
+
+/* The GPU of --device (device.h); *d is NULL for the host, which is also what is meant when there is no --device. */
+bool tuner_gpu(const TunerOptions *o, Device **d, Err *err);
+/* Whose results to show or export: --device as a name of results or of a GPU here; this machine's otherwise. */
+bool tuner_device(const TunerOptions *o, char out[CPU_DEVICE_BYTES], Err *err);
 
 /* "bladetune: message" on standard error; 1. */
 int tuner_fail(const Err *err);

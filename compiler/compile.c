@@ -307,7 +307,7 @@ static bool generate(const BladegenRequest *r, Err *err)
     own_places(library, own, sizeof own);
     device_of(r, device);
     json_t *origin = source_origin(r->source, library, device);
-    uint64_t signature = bladegen_signature(r->source);
+    uint64_t signature = source_signature(r->source, library, r->device);
     bool ok = build_parts(r, c, built, count, err) && write_pack(built, count, c, r, signature, origin, err);
     for (int i = 0; i < count; i++) {
         buf_free(&built[i].plan);
@@ -341,5 +341,5 @@ unsigned long long bladegen_signature(const char *source)
 {
     char library[4096], own[4096];
     own_places(library, own, sizeof own);
-    return source_signature(source ? source : own, library);
+    return source_signature(source ? source : own, library, NULL);
 }

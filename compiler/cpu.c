@@ -130,7 +130,7 @@ static void cpu_info(const char *key, char *out, size_t size)
 
 /* Appends `text` in lower case with a dash for every run of other characters; "(R)" and what follows an @ are
  * dropped. */
-static void append_slug(char *out, size_t size, const char *text)
+void device_slug(char *out, size_t size, const char *text)
 {
     size_t n = strlen(out);
     bool dash = n > 0;
@@ -165,8 +165,8 @@ void cpu_device(char out[CPU_DEVICE_BYTES])
         snprintf(tail, sizeof tail, "cpu-%.20s-%.20s", family, number);
     }
     *out = 0;
-    append_slug(out, CPU_DEVICE_BYTES - 16, model);
-    append_slug(out, CPU_DEVICE_BYTES - 16, tail);
+    device_slug(out, CPU_DEVICE_BYTES - 16, model);
+    device_slug(out, CPU_DEVICE_BYTES - 16, tail);
     size_t n = strlen(out);
     snprintf(out + n, CPU_DEVICE_BYTES - n, "-%ldc", class);
 }

@@ -19,4 +19,7 @@ const char *cpu_best(void);
 enum { CPU_DEVICE_BYTES = 128 };
 void cpu_device(char out[CPU_DEVICE_BYTES]);
 
+/* Appends `text` to such a name of less than `size` bytes: "NVIDIA H200" is "nvidia-h200". */
+void device_slug(char *out, size_t size, const char *text);
+
 #endif

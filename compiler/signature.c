@@ -111,11 +111,11 @@ json_t *source_origin(const char *source, const char *generator_path, const char
     return origin;
 }
 
-uint64_t source_signature(const char *source, const char *generator_path)
+uint64_t source_signature(const char *source, const char *generator_path, const char *device)
 {
-    char device[CPU_DEVICE_BYTES];
-    cpu_device(device);
-    uint64_t h = tuned_signature(generator_signature(source, generator_path), source, device);
+    char own[CPU_DEVICE_BYTES];
+    cpu_device(own);
+    uint64_t h = tuned_signature(generator_signature(source, generator_path), source, device ? device : own);
     return h ? h : 1;
 }
 

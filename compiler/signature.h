@@ -15,8 +15,8 @@
  * can't be read counts as empty. */
 uint64_t generator_signature(const char *source, const char *generator_path);
 
-/* The same with the tuned settings of this machine (tuned.h), which also decide what a pack contains. */
-uint64_t source_signature(const char *source, const char *generator_path);
+/* The same with the tuned settings of a device (tuned.h), which also decide what a pack contains; NULL: this machine. */
+uint64_t source_signature(const char *source, const char *generator_path, const char *device);
 
 /* What goes into that, for people: {version, generator: hash, device, tuned: hash, sources: {path: hash}}. `device`: as
  * tuned_read takes it. */

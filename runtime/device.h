@@ -59,12 +59,13 @@ typedef struct DeviceOps {
     void (*forget)(Device *d, void *recording);
 } DeviceOps;
 
-enum { DEVICE_TARGET_BYTES = 32, DEVICE_LABEL_BYTES = 96 };
+enum { DEVICE_TARGET_BYTES = 32, DEVICE_LABEL_BYTES = 96, DEVICE_NAME_BYTES = 96 };
 
 struct Device {
     const DeviceOps *ops;
     char target[DEVICE_TARGET_BYTES]; /* of packs that are built for it: "sm_90a"; "": the host's, see cpu.h */
     char label[DEVICE_LABEL_BYTES];   /* for users: "cuda:0 (NVIDIA H200)" */
+    char name[DEVICE_NAME_BYTES];     /* of its results of tuning: "nvidia-h200"; "": the host's, see cpu_device */
 };
 
 /* device_host.c. `threads` as in pool_new. With a queue a thread of the device's own runs launches and fills one after

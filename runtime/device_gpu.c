@@ -16,6 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpu.h"
+
 enum { STAGES = 2, STAGE_BYTES = 8 << 20, LOADERS = 16, MAX_PITCH = INT32_MAX };
 
 /* Pinned memory that copies of ordinary memory go through: one is filled while the other is read. */
@@ -530,6 +532,7 @@ static bool open_gpu(int vendor, int index, Device **d, Err *err)
     *g = (Gpu){.base.ops = &gpu_ops[vendor], .vendor = v, .call = v->calls, .index = index,
                .pools = v->calls->alloc_async && v->calls->free_async, .serial = 1 + atomic_fetch_add(&serial, 1)};
     snprintf(g->base.label, sizeof g->base.label, "%s:%d (%s)", v->name, index, name);
+    device_slug(g->base.name, sizeof g->base.name, name);
     if (!v->open(index, name, g->base.target, &g->context, err)) {
         free(g);
         return err_prefix(err, "%s:%d", v->name, index);

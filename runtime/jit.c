@@ -127,6 +127,12 @@ static void on_warning(void *context, const char *text)
     buf_printf(warning, "%s%s", warning->len ? "\n" : "", text);
 }
 
+/* Whose tuned settings count; NULL: this machine's. */
+static const char *tuned_name(const Jit *j)
+{
+    return j->r->name && *j->r->name ? j->r->name : NULL;
+}
+
 typedef int BuildFn(const BladegenRequest *, char *, size_t);
 
 static BuildFn *load_generator(const Jit *j, Err *err)
@@ -153,7 +159,7 @@ static bool build(Jit *j, const char *output, const char *kernels, Err *err)
         .model = j->r->model, .target = j->target, .weights = j->r->weights, .output = output,
         .source = j->signature ? j->source : NULL,
         .threads = j->r->threads, .progress = on_progress, .context = (void *)j, .warning = on_warning,
-        .kernels = kernels,
+        .kernels = kernels, .device = tuned_name(j),
     };
     char text[1536] = "";
     return fn(&q, text, sizeof text) == 0 || err_set(err, "%s", text[0] ? text : "the generator failed");
@@ -253,7 +259,7 @@ static bool prepare(Jit *j, const JitRequest *r, Err *err)
         snprintf(j->generator, sizeof j->generator, "%s", r->generator);
     source_folder(j->generator, j->source, sizeof j->source);
     if (found && file_exists(j->generator))
-        j->signature = source_signature(j->source, j->generator);
+        j->signature = source_signature(j->source, j->generator, tuned_name(j));
     for (const char *s = r->weights; *s; s++)
         if (!isalnum((unsigned char)*s) && *s != '+' && *s != '-')
             return err_set(err, "unknown weight format '%s'", r->weights);

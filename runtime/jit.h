@@ -16,6 +16,7 @@ typedef struct JitRequest {
     const char *model;     /* as bladegen takes it: a checkpoint folder or a config.json */
     uint64_t fingerprint;  /* of the checkpoint */
     const char *target;    /* of the device (device.h); NULL or "": the host's, cpu_best() */
+    const char *name;      /* of the device, for its tuned settings (device.h); NULL or "": the host's */
     const char *weights;   /* "auto", "w4", ... */
     const char *cache;     /* folder; NULL: $XDG_CACHE_HOME/blade or ~/.cache/blade */
     const char *generator; /* path of libbladegen.so; NULL: generator_find() */

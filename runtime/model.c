@@ -56,6 +56,7 @@ static bool open_pack(Model *m, Err *err)
     model_path(m, path, sizeof path);
     JitRequest r = {
         .model = path, .fingerprint = fingerprint, .target = m->device ? m->device->target : NULL,
+        .name = m->device ? m->device->name : NULL,
         .weights = *m->formats ? m->formats : "auto", .cache = o->cache,
         .generator = o->generator, .threads = m->threads, .progress = o->progress, .context = o->context,
     };

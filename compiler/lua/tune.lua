@@ -1,6 +1,7 @@
 -- tune.lua - the generator's half of tuning: which cases a model has, which settings are worth a try, and whether they
 -- compute the right thing. Called from autotune/candidates.c in this order: tune_collect, plan_model, tune_cases; then
--- for each case tune_prepare, (kernels are compiled,) tune_verify; then tune_json.
+-- for each case tune_prepare, tune_reduced, (kernels are compiled,) tune_failed for those that could not be, tune_verify;
+-- then tune_json.
 --
 -- A case is an operator with parameters and a bucket (most tokens of a step, 0: any). An operator can be tuned when its
 -- spec says how it is used:
@@ -184,14 +185,36 @@ function tune_prepare(number)
   local kernels = { list = true }
   for _, candidate in ipairs(c.chosen) do
     kernels[#kernels + 1] = candidate.record.index
-    kernels[#kernels + 1] = candidate.small.index
   end
+  return json_encode(kernels)
+end
+
+-- The numbers of the case's kernels in small, which tune_verify runs.
+function tune_reduced(number)
+  local kernels = { list = true }
+  for i, candidate in ipairs(cases[number].chosen) do kernels[i] = candidate.small.index end
   return json_encode(kernels)
 end
 
 -- ---- verification ---------------------------------------------------------------------------------------------------
 
-local references, verdicts = {}, {}
+local references, verdicts, limits = {}, {}, nil
+
+-- given = {kernel = number, why = text}: it can't be compiled. GPUs have settings that need more registers than there are.
+-- Candidates that it belongs to are rejected; what has no kernel borrows the default's, and will not be run.
+function tune_failed(given)
+  for i = #limits, 1, -1 do
+    if limits[i].kernel == given.kernel then table.remove(limits, i) end
+  end
+  for _, c in ipairs(cases) do
+    for i, candidate in ipairs(c.chosen or {}) do
+      if candidate.record.index == given.kernel or candidate.small.index == given.kernel then
+        if i == 1 then error(("the default of %s %s can't be built: %s"):format(c.sch.op, parameters_text(c.p), given.why), 0) end
+        candidate.record, candidate.rejected = c.chosen[1].record, "can't be built: " .. given.why
+      end
+    end
+  end
+end
 
 -- Inputs and reference of a reduced case, computed once.
 local function reference_of(c, record)
@@ -231,11 +254,11 @@ function tune_verify(number)
   local c = cases[number]
   for _, candidate in ipairs(c.chosen) do
     local label = candidate.small.label
-    if verdicts[label] == nil then
+    if not candidate.rejected and verdicts[label] == nil then
       local ok, why = pcall(fault_of, c, candidate.small)
       verdicts[label] = why or not ok and "the check failed" or false
     end
-    candidate.rejected = verdicts[label] or nil
+    candidate.rejected = candidate.rejected or verdicts[label] or nil
   end
   if c.chosen[1].rejected then
     error(("the default of %s %s is wrong (%s)"):format(c.sch.op, parameters_text(c.p), c.chosen[1].rejected), 0)
@@ -276,7 +299,6 @@ local function describe_case(c, position)
 end
 
 -- Kernels that measure the limits, built when first asked for; their numbers as JSON.
-local limits
 function tune_limits()
   limits = limits or { read_limit(), peak_limit("int8"), peak_limit("bf16"), peak_limit("f32") }
   local kernels = { list = true }

@@ -159,7 +159,7 @@ class Tuning(TuneCase):
                            (["--config", CONFIG, "--budget", "never"], "--budget"), (["import"], "which file"),
                            (["import", CONFIG], "not results"), (["measure", CONFIG, "-o", "/tmp/x"], "not a pack"),
                            (["build", "--config", CONFIG], "-o FILE"), ([CONFIG, "--operator", "nothing"], "nothing to tune"),
-                           ([CONFIG, "--device", "cuda:0"], "only `host`"), ([CONFIG, "--db", "/proc/x/y.db"], "/proc/x")):
+                           ([CONFIG, "--device", "gpu"], "--device"), ([CONFIG, "--device", "cuda:77"], "--device cuda:77"), ([CONFIG, "--db", "/proc/x/y.db"], "/proc/x")):
             done = subprocess.run([str(BLADETUNE), *map(str, args)], capture_output=True, text=True, timeout=60,
                                   env=self.environment)
             self.assertIn(done.returncode, (1, 2), args)
@@ -246,6 +246,77 @@ class Offline(TuneCase):
         """What was imported counts as finished."""
         out = self.run_it(BLADETUNE, "--config", CONFIG, "--weights", "w8", "--operator", "attention", "--resume").stdout
         return int(re.search(r"(\d+) of them finished already", out).group(1))
+
+    def test_round_trip_of_a_gpu(self):
+        """The same for a GPU, by the stand-in driver; measured, imported, and used by whoever has that device."""
+        model, candidates, results = ROOT / "models" / "shakespeare-llama", self.home / "c.pack", self.home / "r.json"
+        text = self.generated(model)
+        built = self.run_it(BLADETUNE, "build", model, "--target", "simt:sm_80", "--operator", "matmul", "--candidates", 2,
+                            "--inject-faults", "-o", candidates).stdout
+        cases = int(re.search(r"(\d+) cases", built).group(1))
+        self.environment.update(self.standin())
+        out = self.run_it(BLADETUNE, "measure", candidates, "-o", results, "--device", "cuda", "--budget", "6s").stdout
+        entries = self.with_other_winners(results, out)
+        self.assertLessEqual(len(entries), cases)
+        self.run_it(BLADETUNE, "import", results)
+        self.assertIn("device simt-sm-80", self.run_it(BLADETUNE, "show", "--device", "cuda").stdout)
+        self.assertIn("device simt-sm-80", self.run_it(BLADETUNE, "show", "--device", "simt-sm-80").stdout)
+        plain, tuned = self.home / "plain.pack", self.home / "tuned.pack"
+        build = ["build", model, "--target", "simt:sm_80"]
+        self.run_it(BLADEGEN, *build, "-o", plain)
+        self.assertEqual(self.run_it(BLADEGEN, *build, "--device", "simt-sm-80", "-o", tuned).stderr, "")
+        inspected = [self.run_it(BLADEGEN, "inspect", pack).stdout for pack in (plain, tuned)]
+        for e in entries:
+            settings = ",".join(f"{k}={str(v).lower()}" for k, v in sorted(e["settings"].items()))
+            self.assertRegex(inspected[1], f"(?m)^.*{re.escape(settings)}")
+        self.assertNotEqual(self.kernels_of(plain), self.kernels_of(tuned))
+        self.assertEqual(self.generated(model), text)
+        [cached] = (self.home / "cache").glob("*.pack")
+        self.assertEqual(self.kernels_of(cached), self.kernels_of(tuned))
+
+    def standin(self):
+        path = os.environ.get("LD_LIBRARY_PATH", "")
+        return {"LD_LIBRARY_PATH": f"{BUILD / 'standin'}:{path}" if path else str(BUILD / "standin"),
+                "BLADE_STANDIN_TARGET": "sm_80"}
+
+    def generated(self, model):
+        before = dict(self.environment)
+        self.environment.update(self.standin())
+        done = self.run_it(BLADE, "generate", model, "-p", "To be", "-n", 6, "--temperature", 0, "--device", "cuda", "--cache",
+                           self.home / "cache")
+        self.environment = before
+        return done.stdout
+
+    def kernels_of(self, pack):
+        return set(re.findall(rb'"name":"(\w+ [^"]*=[^"]*)"', pack.read_bytes()))
+
+    def with_other_winners(self, results, out):
+        """Faults are rejected; of the others the one that is not the default wins each case, however fast a stand-in is."""
+        root = json.loads(results.read_text())
+        self.assertEqual(root["device"], "simt-sm-80")
+        self.assertGreater(len(root["entries"]), 0)
+        for e in root["entries"]:
+            self.assertEqual((e["target"], e["driver"].split()[0], e["rejected"]), ("simt:sm_80", "cuda", 2))
+            self.assertEqual([d["verdict"] for d in e["details"][-2:]], ["rejected"] * 2)
+            self.assertGreater(e["default_seconds"], 0)
+            e["settings"] = e["details"][1]["settings"]
+            self.assertNotEqual(e["settings"], e["default_settings"])
+        for fault, why in (("wrong", "wrong: y"), ("bit", "not bit-equal")):
+            self.assertEqual(len(re.findall(rf'^    rejected .*"fault":"{fault}".*: {why}', out, re.M)), len(root["entries"]))
+        results.write_text(json.dumps(root))
+        return root["entries"]
+
+    def test_a_gpu_that_fails(self):
+        """What fails on the device ends the run with its message; results so far stay, and nothing wrong wins."""
+        candidates, results = self.home / "c.pack", self.home / "r.json"
+        self.run_it(BLADETUNE, "build", "--config", CONFIG, "--target", "simt:sm_80", "--weights", "w4", "--operator", "matmul",
+                    "--candidates", 2, "-o", candidates)
+        self.environment.update(self.standin(), BLADE_STANDIN_FAIL="launch:40")
+        done = self.run_it(BLADETUNE, "measure", candidates, "-o", results, "--device", "cuda", "--budget", "20s", code=1)
+        self.assertRegex(done.stderr, "matmul .*launching kernel")
+        self.assertEqual(json.loads(results.read_text())["entries"], [])
+        done = self.run_it(BLADETUNE, "measure", candidates, "-o", results, "--device", "host", code=1)
+        self.assertIn("built for simt:sm_80", done.stderr)
 
     def test_other_targets_and_foreign_packs(self):
         candidates = self.home / "c.pack"

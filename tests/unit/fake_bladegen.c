@@ -53,7 +53,7 @@ int bladegen_build(const BladegenRequest *q, char *err, size_t err_size)
         q->progress(q->context, i, 3, "toy kernel");
     Err why = {0};
     Checkpoint *c = slash ? ckpt_open_config(q->model, &why) : ckpt_open(q->model, &why);
-    PackHeader h = {.signature = strcmp(how, "unsigned") ? source_signature(q->source, FAKE_PATH) : 5};
+    PackHeader h = {.signature = strcmp(how, "unsigned") ? source_signature(q->source, FAKE_PATH, q->device) : 5};
     snprintf(h.target, sizeof h.target, "%s", q->target);
     snprintf(h.weights, sizeof h.weights, "%s", q->weights);
     h.fingerprint = c ? ckpt_fingerprint(c) : 0;
@@ -66,5 +66,5 @@ int bladegen_build(const BladegenRequest *q, char *err, size_t err_size)
 
 unsigned long long bladegen_signature(const char *source)
 {
-    return source_signature(source, FAKE_PATH);
+    return source_signature(source, FAKE_PATH, NULL);
 }

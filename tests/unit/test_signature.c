@@ -15,7 +15,7 @@ static uint64_t signature(void)
 {
     char generator[96];
     snprintf(generator, sizeof generator, "%s/libbladegen.so", dir);
-    return source_signature(dir, generator);
+    return source_signature(dir, generator, NULL);
 }
 
 static void changes_are_noticed(void **state)
@@ -54,7 +54,7 @@ static void other_files_do_not_matter(void **state)
     test_write(dir, "templates/.hidden.lua", "editor");
     test_write(dir, "tests/x.lua", "not a source");
     assert_int_equal(signature(), before);
-    assert_true(source_signature("/no/such/folder", NULL) != 0);
+    assert_true(source_signature("/no/such/folder", NULL, NULL) != 0);
 }
 
 static void sources_are_found_beside_the_generator(void **state)

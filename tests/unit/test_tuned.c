@@ -82,13 +82,13 @@ static void a_change_of_either_file_changes_the_signature(void **state)
     cpu_device(device);
     snprintf(shipped, sizeof shipped, "autotune/results/%s.json", device);
     snprintf(own, sizeof own, "user/blade/tuned/%s.json", device);
-    uint64_t seen[4] = {source_signature(dir, NULL)}, plain = generator_signature(dir, NULL);
+    uint64_t seen[4] = {source_signature(dir, NULL, NULL)}, plain = generator_signature(dir, NULL);
     test_write(dir, shipped, "1");
-    seen[1] = source_signature(dir, NULL);
+    seen[1] = source_signature(dir, NULL, NULL);
     test_write(dir, own, "1");
-    seen[2] = source_signature(dir, NULL);
+    seen[2] = source_signature(dir, NULL, NULL);
     test_write(dir, own, "2");
-    seen[3] = source_signature(dir, NULL);
+    seen[3] = source_signature(dir, NULL, NULL);
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < i; k++)
             assert_true(seen[i] != seen[k]);
