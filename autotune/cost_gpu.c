@@ -28,8 +28,9 @@ static const double near_rate = 3;                   /* the second cache, to mem
 static const double shared_bytes = 128;              /* of on-chip memory a cycle */
 static const double barrier = 60;                    /* cycles of a turn besides its work */
 static const double overlap = 0.25;                  /* of what is not the bottleneck, this much shows */
+static const double spill_cost = 16;                 /* of as many registers again as there are; the gates refuse most */
 static const double partitions = 4;                  /* of a multiprocessor; a warp lives in one */
-enum { OWN_REGISTERS = 48 /* of a thread: addresses, fragments */, MOST_REGISTERS = 255 };
+enum { OWN_REGISTERS = 72 /* of a thread: addresses, fragments */, MOST_REGISTERS = 255 };
 
 static const Chip *chip_of(const Target *t)
 {
@@ -189,5 +190,5 @@ double cost_gpu_seconds(const Walk *w, double blocks)
     if (rest > 0)
         seconds += wave_seconds(w, c, ceil(rest / c->processors));
     double spilled = MAX(registers - MOST_REGISTERS, 0) / MOST_REGISTERS;
-    return launch + MAX(seconds, move_seconds(w, c, blocks)) * (1 + 4 * spilled);
+    return launch + MAX(seconds, move_seconds(w, c, blocks)) * (1 + spill_cost * spilled);
 }

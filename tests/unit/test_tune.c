@@ -337,7 +337,18 @@ typedef struct Fake {
     uint64_t random;
     bool other_bit[5];
     const CasePack *pack;
+    bool recording; /* of a fake GPU */
+    int recordings, replays, launches;
+    bool lost; /* does nothing any more */
 } Fake;
+
+typedef struct FakeLaunch {
+    int kernel, count;
+    void *const *buffers;
+    const int64_t *sizes;
+    int64_t blocks;
+} FakeLaunch;
+static VEC(FakeLaunch) recorded;
 
 static void *fake_alloc(Device *d, size_t bytes, DeviceMemory kind, Err *err)
 {
@@ -396,6 +407,14 @@ static void fake_launch(Device *d, int kernel, void *const *buffers, int count, 
 {
     assert_int_equal(count, 3);
     Fake *f = (Fake *)d;
+    if (f->recording) {
+        FakeLaunch l = {kernel, count, buffers, sizes, blocks};
+        vec_push(&recorded, l);
+        return;
+    }
+    f->launches++;
+    if (f->lost)
+        return;
     assert_int_equal(blocks, sizes[SIZE_TOKENS]);
     uint32_t *y = buffers[2];
     y[0] = 0x3f800000 + (uint32_t)((const int32_t *)buffers[0])[0] + f->other_bit[kernel];
@@ -407,15 +426,63 @@ static void fake_launch(Device *d, int kernel, void *const *buffers, int count, 
 
 static bool fake_sync(Device *d, Err *err)
 {
-    (void)d;
-    (void)err;
-    return true;
+    return !((Fake *)d)->lost || err_set(err, "lost");
 }
 
 static const DeviceOps fake_ops = {.name = "fake", .threads = fake_threads, .memory = fake_memory,
                                    .alloc = fake_alloc, .free = fake_free, .copy_in = fake_copy_in,
                                    .copy_out = fake_copy_out, .fill = fake_fill, .launch = fake_launch,
                                    .sync = fake_sync};
+
+static void *fake_mirror(Device *d, void *shared)
+{
+    (void)d;
+    return shared;
+}
+
+static void fake_push(Device *d, void *shared, size_t n)
+{
+    (void)d;
+    (void)shared;
+    (void)n;
+}
+
+static void fake_record(Device *d)
+{
+    ((Fake *)d)->recording = true;
+    recorded.len = 0;
+}
+
+/* A recording: its length, then the launches. */
+static void *fake_recorded(Device *d)
+{
+    FakeLaunch *list = calloc(recorded.len + 1, sizeof *list);
+    list[0].count = (int)recorded.len;
+    memcpy(list + 1, recorded.at, recorded.len * sizeof *list);
+    ((Fake *)d)->recording = false;
+    ((Fake *)d)->recordings++;
+    return list;
+}
+
+static void fake_replay(Device *d, void *recording)
+{
+    const FakeLaunch *list = recording;
+    ((Fake *)d)->replays++;
+    for (int i = 1; i <= list[0].count; i++)
+        fake_launch(d, list[i].kernel, list[i].buffers, list[i].count, list[i].sizes, list[i].blocks);
+}
+
+static void fake_forget(Device *d, void *recording)
+{
+    ((Fake *)d)->recordings--;
+    free(recording);
+}
+
+static const DeviceOps fake_gpu = {.name = "cuda", .memory = fake_memory, .alloc = fake_alloc, .free = fake_free,
+                                   .copy_in = fake_copy_in, .copy_out = fake_copy_out, .fill = fake_fill,
+                                   .launch = fake_launch, .sync = fake_sync, .mirror = fake_mirror, .push = fake_push,
+                                   .record = fake_record, .recorded = fake_recorded, .replay = fake_replay,
+                                   .forget = fake_forget};
 
 /* Measures the case of make_pack, then looks again until it is settled; `between` may change the device before a look. */
 static CaseResult measure_fake(Fake *f, int incumbent, void (*between)(Fake *f, int looks))
@@ -424,7 +491,7 @@ static CaseResult measure_fake(Fake *f, int incumbent, void (*between)(Fake *f, 
     CasePack *p = make_pack(&err);
     CaseResult r;
     MeasureOptions o = {.seconds = 60};
-    f->base.ops = &fake_ops;
+    f->base.ops = *f->base.target ? &fake_gpu : &fake_ops;
     assert_non_null(p);
     p->cases[0].incumbent = incumbent;
     if (!measure_case(&f->base, p, &p->cases[0], &o, &r, &err))
@@ -458,6 +525,39 @@ static void the_fastest_that_is_right_wins(void **state)
     assert_int_equal(r.rejected, 2);
     assert_int_equal(r.measured, 3);
     near(r.correlation, 1); /* 4 3 5 predicted, 5 3.5 8 measured */
+}
+
+/* Launches that are shorter than what the driver does for them are recorded; longer ones are not. */
+static void on_a_gpu_short_launches_are_recorded(void **state)
+{
+    (void)state;
+    Fake f = {.base.target = "sm_80", .seconds = {10e-6, 6e-6, 15e-6, 1e-6, 1e-6}, .other_bit = {[3] = true}};
+    CaseResult r = measure_fake(&f, 0, NULL);
+    assert_int_equal(r.winner, 1);
+    assert_true(r.gain > 1.2);
+    assert_true(f.replays > 100);
+    assert_true(f.launches > 50 * f.replays);
+    assert_int_equal(f.recordings, 0); /* all were forgotten */
+    Fake slow = {.base.target = "sm_80", .seconds = {300e-6, 200e-6, 400e-6, 100e-6, 100e-6}};
+    r = measure_fake(&slow, 0, NULL);
+    assert_int_equal(r.winner, 3);
+    assert_int_equal(slow.replays, 0);
+    vec_free(&recorded);
+}
+
+/* A device that is lost answers at once, and nothing that it says counts. */
+static void a_lost_gpu_is_an_error(void **state)
+{
+    (void)state;
+    Err err = {0};
+    CasePack *p = make_pack(&err);
+    CaseResult r;
+    MeasureOptions o = {.seconds = 60};
+    Fake f = {.base = {.ops = &fake_gpu, .target = "sm_80"}, .lost = true};
+    assert_false(measure_case(&f.base, p, &p->cases[0], &o, &r, &err));
+    assert_non_null(strstr(err.text, "lost"));
+    assert_non_null(strstr(err.text, p->cases[0].operator));
+    case_free(p);
 }
 
 static void a_hair_is_not_enough(void **state)
@@ -625,6 +725,8 @@ int main(void)
         cmocka_unit_test(equals_do_not_flip),
         cmocka_unit_test(the_incumbent_stays_among_equals),
         cmocka_unit_test(the_incumbent_gives_way),
+        cmocka_unit_test(on_a_gpu_short_launches_are_recorded),
+        cmocka_unit_test(a_lost_gpu_is_an_error),
         cmocka_unit_test(looks_decide),
         cmocka_unit_test(cases_wait_for_their_looks),
         cmocka_unit_test(a_stop_leaves_no_result),
