@@ -16,7 +16,7 @@ typedef struct BladegenRequest {
     int threads;         /* compile threads; 0: one a core */
     void (*progress)(void *context, int done, int total, const char *what); /* may be NULL */
     void *context;
-    const char *device;  /* whose tuned settings to use (tuned.h); NULL: this machine's; "": none */
+    const char *device;  /* whose tuned settings to use (tuned.h); NULL: this CPU's; "": none */
     void (*warning)(void *context, const char *text); /* something the user should know; may be NULL */
     const char *kernels; /* folder of kernels compiled before (kernel_cache.h), made if need be; NULL: none */
 } BladegenRequest;

@@ -1,7 +1,7 @@
 /* tuned.h - tuned settings of kernels as text: which settings of a schedule are fastest on a device, as bladetune found
  * them. The generator reads these files, never the database of results.
  *
- * A device has at most two files NAME.json (NAME as cpu_device says): the one that ships in autotune/results of the
+ * A device has at most two files NAME.json (NAME as cpu_device says, of a GPU as Device.name): the one that ships in autotune/results of the
  * source folder, and the user's own, which counts more. A file is one JSON object; each entry stands on its own line,
  * sorted, so that files compare and merge well:
  *

@@ -299,6 +299,7 @@ class Offline(TuneCase):
             self.assertEqual((e["target"], e["driver"].split()[0], e["rejected"]), ("simt:sm_80", "cuda", 2))
             self.assertEqual([d["verdict"] for d in e["details"][-2:]], ["rejected"] * 2)
             self.assertGreater(e["default_seconds"], 0)
+            self.assertTrue(all(1e-6 < d["predicted"] < 1e-2 for d in e["details"]))
             e["settings"] = e["details"][1]["settings"]
             self.assertNotEqual(e["settings"], e["default_settings"])
         for fault, why in (("wrong", "wrong: y"), ("bit", "not bit-equal")):

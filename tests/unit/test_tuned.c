@@ -26,6 +26,21 @@ static void names_of_devices(void **state)
     assert_true(strlen(device) > 4 && device[strlen(device) - 1] == 'c');
 }
 
+static void names_of_gpus(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {
+        {"NVIDIA H200", "nvidia-h200"}, {"NVIDIA A100-SXM4-80GB", "nvidia-a100-sxm4-80gb"},
+        {"AMD Radeon(TM) RX 7900 XTX", "amd-radeon-rx-7900-xtx"}, {"SIMT sm_80", "simt-sm-80"}, {"../x", "x"}, {"", ""}};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char name[CPU_DEVICE_BYTES] = "", few[8] = "";
+        device_slug(name, sizeof name, names[i][0]);
+        assert_string_equal(name, names[i][1]);
+        device_slug(few, sizeof few, names[i][0]);
+        assert_true(strlen(few) < sizeof few);
+    }
+}
+
 #define ENTRY(target, extra) \
     "{\"target\": \"" target "\", \"operator\": \"matmul\", \"parameters\": \"k=1\", \"bucket\": 4, \"schedule\": \"d@1\", " \
     "\"settings\": {\"rows\": 4}" extra "}"
@@ -287,6 +302,7 @@ int main(void)
     setenv("XDG_DATA_HOME", data, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_of_devices),
+        cmocka_unit_test(names_of_gpus),
         cmocka_unit_test(both_files_are_read),
         cmocka_unit_test(bad_files_are_left_out_with_a_warning),
         cmocka_unit_test(a_change_of_either_file_changes_the_signature),
