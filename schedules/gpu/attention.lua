@@ -179,9 +179,17 @@ return schedule "attention" {
       local new = top:max(highest:highest())
       local shrink, weights = (top - new):exp(), {}
       top:set(new)
-      for j = 0, TURN - 1 do weights[j] = (score[j] - new):exp():cast("bf16") end
+      local rest = {} -- what rounding took off: the sum is that of the weights as they were
+      for j = 0, TURN - 1 do
+        local weight = (score[j] - new):exp()
+        weights[j] = weight:cast("bf16")
+        rest[j] = (weight - weights[j]:f32()):cast("bf16")
+      end
       sum:set(sum * shrink)
-      for j = 0, TURN - 1 do k:gemm(sum, weights[j], k:view(ones, { 0, 0 }, P, 16)) end
+      for j = 0, TURN - 1 do
+        k:gemm(sum, weights[j], k:view(ones, { 0, 0 }, P, 16))
+        k:gemm(sum, rest[j], k:view(ones, { 0, 0 }, P, 16))
+      end
       for _, strip in ipairs(strips) do
         local c, n = table.unpack(strip)
         out[c]:set(out[c] * shrink)
