@@ -182,24 +182,14 @@ static bool sass(const Target *t, const Buf *code, Buf *out, Err *err)
 /* The section .text: what is executable. */
 static bool find_text(const Buf *code, size_t *offset, size_t *size, uint64_t *address)
 {
-    Elf64_Ehdr h;
     Elf64_Shdr s;
-    if (code->len < sizeof h)
-        return false;
-    memcpy(&h, code->data, sizeof h);
-    if (memcmp(h.e_ident, ELFMAG, SELFMAG) || h.e_shentsize != sizeof s || h.e_shoff > code->len ||
-        h.e_shnum > (code->len - h.e_shoff) / sizeof s)
-        return false;
-    for (int i = 0; i < h.e_shnum; i++) {
-        memcpy(&s, code->data + h.e_shoff + (size_t)i * sizeof s, sizeof s);
-        if (s.sh_type == SHT_PROGBITS && s.sh_flags & SHF_EXECINSTR && s.sh_offset <= code->len &&
-            s.sh_size <= code->len - s.sh_offset) {
+    for (int i = 0; code_section(code, &i, &s);)
+        if (s.sh_type == SHT_PROGBITS && s.sh_flags & SHF_EXECINSTR) {
             *offset = s.sh_offset;
             *size = s.sh_size;
             *address = s.sh_addr;
             return true;
         }
-    }
     return false;
 }
 

@@ -4,6 +4,7 @@
 #define BLADE_GPU_EMIT_H
 
 #include "../target.h"
+#include <elf.h>
 
 /* ---- emit.c ----------------------------------------------------------------------------------------------------- */
 
@@ -29,6 +30,10 @@ void gpu_tools(const Target *t, Buf *out);
 bool gate_nvidia(const Kernel *k, const Target *t, const char *log, KernelInfo *info, Err *err);
 bool gate_ptx(const Kernel *k, const Target *t, const char *ptx, KernelInfo *info, Err *err); /* stacks only */
 bool gate_amd(const Kernel *k, const Target *t, const Buf *code, KernelInfo *info, Err *err);
+
+/* The first section of an ELF file from number *at on whose contents lie inside the file; *at moves behind it. False when
+ * there is none, or for other files. */
+bool code_section(const Buf *code, int *at, Elf64_Shdr *s);
 
 /* Refuses a disassembly in which a barrier comes before the wait for copies into on-chip memory. */
 bool gate_amd_waits(const char *assembly, Err *err);

@@ -222,21 +222,29 @@ static bool find_note(const uint8_t *at, const uint8_t *end, Pick *p)
     return false;
 }
 
-static bool find_metadata(const Buf *code, Pick *p)
+bool code_section(const Buf *code, int *at, Elf64_Shdr *s)
 {
     Elf64_Ehdr h;
-    Elf64_Shdr s;
     if (code->len < sizeof h)
         return false;
     memcpy(&h, code->data, sizeof h);
-    if (memcmp(h.e_ident, ELFMAG, SELFMAG) || h.e_shentsize != sizeof s || h.e_shoff > code->len ||
-        h.e_shnum > (code->len - h.e_shoff) / sizeof s)
+    if (memcmp(h.e_ident, ELFMAG, SELFMAG) || h.e_shentsize != sizeof *s || h.e_shoff > code->len ||
+        h.e_shnum > (code->len - h.e_shoff) / sizeof *s)
         return false;
-    for (int i = 0; i < h.e_shnum; i++) {
-        memcpy(&s, code->data + h.e_shoff + (size_t)i * sizeof s, sizeof s);
+    while (*at < h.e_shnum) {
+        memcpy(s, code->data + h.e_shoff + (size_t)(*at)++ * sizeof *s, sizeof *s);
+        if (s->sh_offset <= code->len && s->sh_size <= code->len - s->sh_offset)
+            return true;
+    }
+    return false;
+}
+
+static bool find_metadata(const Buf *code, Pick *p)
+{
+    Elf64_Shdr s;
+    for (int i = 0; code_section(code, &i, &s);) {
         const uint8_t *at = (const uint8_t *)code->data + s.sh_offset;
-        if (s.sh_type == SHT_NOTE && s.sh_offset <= code->len && s.sh_size <= code->len - s.sh_offset &&
-            find_note(at, at + s.sh_size, p))
+        if (s.sh_type == SHT_NOTE && find_note(at, at + s.sh_size, p))
             return true;
     }
     return false;
