@@ -55,16 +55,6 @@ static void spread_set(Assign *a, const Ins *i)
         fix_operand(a, value, t, &a->l->val[frag].layout);
 }
 
-static Layout swapped(Layout l)
-{
-    Bit *all[] = {l.reg, l.lane, l.warp};
-    int n[] = {l.regs, l.lanes, l.warps};
-    for (int k = 0; k < 3; k++)
-        for (int i = 0; i < n[k]; i++)
-            all[k][i] = (Bit){all[k][i].col, all[k][i].row};
-    return l;
-}
-
 static void visit(Assign *a, Ref r)
 {
     const Ins *i = ir_at(a->k, r);
@@ -97,9 +87,9 @@ static void visit(Assign *a, Ref r)
         break;
     case OP_TRANSPOSE:
         if (a->fixed[i->arg[0]])
-            fix(a, r, swapped(a->l->val[i->arg[0]].layout));
+            fix(a, r, layout_turned(a->l->val[i->arg[0]].layout));
         else if (a->fixed[r])
-            fix(a, i->arg[0], swapped(a->l->val[r].layout));
+            fix(a, i->arg[0], layout_turned(a->l->val[r].layout));
         break;
     default: break;
     }

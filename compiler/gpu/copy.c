@@ -82,20 +82,12 @@ static void copy_pieces(Lower *l, const Copy *c)
         Window tile = {.rows = c->to.rows, .cols = c->to.cols};
         V exists = window_inside(l, &tile, &c->layout, row, col, b);
         V inside = window_inside(l, &c->from, &c->layout, row, col, b);
-        LLVMBasicBlockRef then = NULL, join = NULL;
-        if (exists && LLVMIsAConstantInt(exists) && !LLVMConstIntGetZExtValue(exists))
+        if (is_false(exists))
             continue;
-        if (exists) {
-            then = new_block(l, "exists"), join = new_block(l, "after");
-            LLVMBuildCondBr(l->b, exists, then, join);
-            LLVMPositionBuilderAtEnd(l->b, then);
-        }
+        LLVMBasicBlockRef join = open_if(l, exists);
         copy_piece(l, window_pointer(l, &c->to, to_at, b), window_pointer(l, &c->from, from_at, b), c->from.safe,
                    inside, c->run * c->to.size);
-        if (exists) {
-            LLVMBuildBr(l->b, join);
-            LLVMPositionBuilderAtEnd(l->b, join);
-        }
+        close_if(l, join);
     }
 }
 

@@ -161,8 +161,6 @@ static V k_inside(Gemm *g, const Factor *f, V first, int plus)
     return LLVMBuildICmp(l->b, LLVMIntSLT, k, f->k_limit ? f->k_limit : c32(l, f->size_k), "");
 }
 
-static V both(Lower *l, V a, V b) { return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b; }
-
 /* Pieces of `bytes` become 32-bit words, in order. */
 static int split_words(Lower *l, V piece, int bytes, V *words, int at)
 {

@@ -33,6 +33,7 @@ Layout layout_scalar(Shape s);
 Layout layout_slice(const Layout *l, bool rows, bool cols); /* without the rows' bits, or the columns' */
 /* The same elements, row-major; extents are powers of two. */
 Layout layout_reshaped(const Layout *l, Type from, Type to);
+Layout layout_turned(Layout l); /* of the transposed tile */
 bool layout_same(const Layout *a, const Layout *b);
 bool layout_same_threads(const Layout *a, const Layout *b); /* registers apart */
 bool layout_replicated(const Layout *l); /* do several threads hold the same element */
@@ -150,6 +151,11 @@ void store_window(Lower *l, const Window *w, const Layout *layout, V *x);
 void access_memory(Lower *l, const Ins *i, Ref r);
 /* Byte address of element (k, n) of the view, i32 each, to the byte. */
 V panel_pointer(Lower *l, const Ins *view, V k, V n);
+V both(Lower *l, V a, V b); /* conditions; NULL always holds */
+bool is_false(V condition); /* a constant */
+/* A region that runs where the condition holds (NULL: always, and opens none); close_if takes what open_if gave. */
+LLVMBasicBlockRef open_if(Lower *l, V condition);
+void close_if(Lower *l, LLVMBasicBlockRef join);
 V bytes_at(Lower *l, V pointer, V offset); /* pointer + offset (i64) */
 
 /* copy.c */

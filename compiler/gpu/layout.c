@@ -51,6 +51,16 @@ Layout layout_slice(const Layout *l, bool rows, bool cols)
     return out;
 }
 
+Layout layout_turned(Layout l)
+{
+    Bit *all[] = {l.reg, l.lane, l.warp};
+    int n[] = {l.regs, l.lanes, l.warps};
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < n[k]; i++)
+            all[k][i] = (Bit){all[k][i].col, all[k][i].row};
+    return l;
+}
+
 static bool same_bits(const Bit *a, const Bit *b, int n)
 {
     for (int i = 0; i < n; i++)

@@ -92,12 +92,7 @@ static void lower_elementwise(Lower *l, const Ins *i, Ref r)
 
 static void lower_transpose(Lower *l, const Ins *i, Ref r)
 {
-    Layout want = l->val[r].layout, turned = want;
-    Bit *all[] = {turned.reg, turned.lane, turned.warp};
-    int n[] = {turned.regs, turned.lanes, turned.warps};
-    for (int k = 0; k < 3; k++)
-        for (int b = 0; b < n[k]; b++)
-            all[k][b] = (Bit){all[k][b].col, all[k][b].row};
+    Layout turned = layout_turned(l->val[r].layout);
     l->val[r].reg = operand_in(l, i->arg[0], &turned);
 }
 

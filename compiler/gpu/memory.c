@@ -217,7 +217,7 @@ V window_inside(Lower *l, const Window *w, const Layout *layout, V row, V col, B
 {
     V r = below(l, row, reg.row, w->row_limit, w->rows, layout_span(layout, true));
     V c = below(l, col, reg.col, w->col_limit, w->cols, layout_span(layout, false));
-    return r && c ? LLVMBuildAnd(l->b, r, c, "") : r ? r : c;
+    return both(l, r, c);
 }
 
 V window_thread_offset(Lower *l, const Window *w, const Layout *layout)
@@ -254,7 +254,7 @@ int window_run(const Window *w, const Layout *layout, int most)
 
 /* ---- accesses ----------------------------------------------------------------------------------------------- */
 
-static bool is_false(V v) { return v && LLVMIsAConstantInt(v) && !LLVMConstIntGetZExtValue(v); }
+bool is_false(V v) { return v && LLVMIsAConstantInt(v) && !LLVMConstIntGetZExtValue(v); }
 
 V load_masked(Lower *l, LLVMTypeRef type, V pointer, V safe, V inside, int align)
 {
@@ -302,10 +302,9 @@ static V owner(Lower *l, const Layout *layout)
     return mask ? LLVMBuildICmp(l->b, LLVMIntEQ, LLVMBuildAnd(l->b, l->tid, c32(l, mask), ""), c32(l, 0), "") : NULL;
 }
 
-static V both(Lower *l, V a, V b) { return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b; }
+V both(Lower *l, V a, V b) { return a && b ? LLVMBuildAnd(l->b, a, b, "") : a ? a : b; }
 
-/* Begins a region that runs where `condition` holds; NULL opens none. */
-static LLVMBasicBlockRef open_if(Lower *l, V condition)
+LLVMBasicBlockRef open_if(Lower *l, V condition)
 {
     if (!condition)
         return NULL;
@@ -315,7 +314,7 @@ static LLVMBasicBlockRef open_if(Lower *l, V condition)
     return join;
 }
 
-static void close_if(Lower *l, LLVMBasicBlockRef join)
+void close_if(Lower *l, LLVMBasicBlockRef join)
 {
     if (!join)
         return;
@@ -446,7 +445,7 @@ static void lower_store(Lower *l, const Ins *i)
 }
 
 /* Address of what an index tile's register asks for: elements along the view's last dimension. */
-static V indexed(Lower *l, const Ins *view, const Layout *layout, V row, V index, Bit b)
+static V indexed(Lower *l, const Ins *view, V row, V index, Bit b)
 {
     V at = LLVMBuildSExt(l->b, index, l->i64, "");
     const Memory *m = memory_of(l, view);
@@ -456,7 +455,6 @@ static V indexed(Lower *l, const Ins *view, const Layout *layout, V row, V index
         V down = LLVMBuildZExt(l->b, LLVMBuildAdd(l->b, row, c32(l, b.row), ""), l->i64, "");
         offset = add64(l, offset, mul64(l, down, l->pitch[memory_index(l, view)]));
     }
-    (void)layout;
     return bytes_at(l, l->base[memory_index(l, view)], mul64(l, offset, size));
 }
 
@@ -476,7 +474,7 @@ static void lower_indexed(Lower *l, const Ins *i, Ref r)
     LLVMBasicBlockRef outer = x ? open_if(l, owner(l, &layout)) : NULL;
     for (int reg = 0; reg < reg_count(&layout); reg++) {
         Bit b = layout_reg(&layout, reg);
-        V inside = window_inside(l, &tile, &layout, row, col, b), p = indexed(l, view, &layout, row, at[reg], b);
+        V inside = window_inside(l, &tile, &layout, row, col, b), p = indexed(l, view, row, at[reg], b);
         if (out) {
             out[reg] = load_masked(l, type, p, l->base[memory_index(l, view)], inside, size);
             continue;

@@ -173,20 +173,6 @@ static void drop(Pipeline *p, size_t n)
 
 /* ---- the loop ----------------------------------------------------------------------------------------------- */
 
-static LLVMBasicBlockRef open_if(Lower *l, V condition)
-{
-    LLVMBasicBlockRef then = new_block(l, "ahead"), join = new_block(l, "enough");
-    LLVMBuildCondBr(l->b, condition, then, join);
-    LLVMPositionBuilderAtEnd(l->b, then);
-    return join;
-}
-
-static void close_if(Lower *l, LLVMBasicBlockRef join)
-{
-    LLVMBuildBr(l->b, join);
-    LLVMPositionBuilderAtEnd(l->b, join);
-}
-
 static V is_turn(Pipeline *p, V at) { return LLVMBuildICmp(p->l->b, LLVMIntSLT, at, p->hi, ""); }
 static V plus(Pipeline *p, V at, int64_t turns) { return LLVMBuildNSWAdd(p->l->b, at, c64(p->l, turns * p->step), ""); }
 
